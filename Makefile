@@ -1,0 +1,56 @@
+# mailtagger. `make help` lists the targets; everything is installed into .venv, nothing outside it (but see `test`).
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+SUITABLE := import sys; sys.exit(sys.version_info < (3, 11))
+# The first interpreter of 3.11 or later that really starts; PYTHON=... on the command line overrides the search.
+PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c '$(SUITABLE)' >/dev/null 2>&1 && { command -v $$p; break; }; done)
+APT := apt-get install --no-install-recommends -y
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check bench dovecot clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
+
+venv: $(VENV)/core ## the virtual environment with mailtagger in it (.venv/bin/mailtagger)
+
+demo: $(VENV)/demo ## an IMAP server, sample mail, and mailtagger at work on it; KEEP=1 leaves the server up
+	@$(BIN)/mailtagger demo $(if $(KEEP),--keep)
+
+test: $(VENV)/dev dovecot ## the whole test suite; as root it installs Dovecot where that is missing
+	@$(BIN)/python -m pytest -rs $(ARGS)
+
+check: $(VENV)/dev ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/train ## speed and memory beside fastai, bogofilter and SpamAssassin, on the same messages
+	@$(BIN)/python -m training.bench $(ARGS)
+
+clean: ## removes .venv and what the tools left behind
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# A file in .venv marks each finished installation, so that the next `make` only looks at its date.
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "mailtagger needs Python 3.11 or later; on Debian or Ubuntu: apt-get install python3 python3-venv" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make a virtual environment; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/core: EXTRAS :=
+$(VENV)/demo: EXTRAS := [demo]
+$(VENV)/dev: EXTRAS := [demo,dev]
+$(VENV)/train: EXTRAS := [train]
+
+$(VENV)/core $(VENV)/demo $(VENV)/dev $(VENV)/train: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing mailtagger$(EXTRAS) into $(VENV) (this takes a minute, once)"
+	@$(PIP) --editable '.$(EXTRAS)'
+	@touch $@
+
+dovecot:
+	@command -v dovecot >/dev/null || PATH="$$PATH:/usr/sbin" command -v dovecot >/dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \
+	then export DEBIAN_FRONTEND=noninteractive; echo "Installing Dovecot for the tests"; \
+		{ $(APT) dovecot-imapd >/dev/null 2>&1 || { apt-get update -qq && $(APT) dovecot-imapd >/dev/null; }; } || echo "Dovecot could not be installed; its tests will skip"; \
+	else echo "Dovecot is not installed, its tests skip. To run them: sudo $(APT) dovecot-imapd"; fi
