@@ -37,7 +37,7 @@ clean: ## removes .venv and what the tools left behind
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "mailtagger needs Python 3.11 or later; on Debian or Ubuntu: apt-get install python3 python3-venv" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make a virtual environment; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	@"$(PYTHON)" -m venv $(VENV)
+	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/core: EXTRAS :=
 $(VENV)/demo: EXTRAS := [demo]
