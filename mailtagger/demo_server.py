@@ -1,7 +1,7 @@
-"""An IMAP server in memory for the demo: pymap on a loopback port, with users, a Junk folder and keywords that are kept.
+"""An IMAP server in memory for the demo: pymap on a loopback port, a Junk folder, and keywords that are kept.
 
-pymap 0.36.7 announces no keywords (`PERMANENTFLAGS` without `\\*`) and drops them on STORE, though its storage holds any
-flag. `_keep_keywords` changes that one property, and the version is pinned because of it. No TLS: 127.0.0.1 alone.
+pymap 0.36.7 announces no keywords (`PERMANENTFLAGS` without `\\*`) and drops them on STORE, though its storage holds
+any flag. `_keep_keywords` changes that one property, and the version is pinned because of it. No TLS: 127.0.0.1 alone.
 
     python -m mailtagger.demo_server alice bob      prints PORT=<n> when it listens; ends when its standard input closes
 """

@@ -1,7 +1,7 @@
-"""Messages from files: paths as a person types them → (path, raw bytes) or (path, why it cannot be read), in that order.
+"""Messages from files: paths as a person types them → raw bytes, or why they cannot be read, in the same order.
 
-A path is one message (.eml), an mbox, a Maildir, a directory of any of these, or `-` for standard input. An mbox with more
-than one message names each by its number, `box.mbox#3`. One message is in memory at a time.
+A path is one message (.eml), an mbox, a Maildir, a directory of any of these, or `-` for standard input. An mbox
+with more than one message names each by its number, `box.mbox#3`. One message is in memory at a time.
 """
 
 import re
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-# RFC 4155: "From ", an address, and a timestamp in the form of asctime. A sentence that begins with "From " has no such end.
+# RFC 4155: "From ", an address, and a timestamp as asctime writes it; a sentence that begins with "From " has none.
 _POSTMARK = re.compile(rb"From \S*.*\d\d:\d\d(:\d\d)?.* \d{4}( [+-]\d{4})?\r?\n?\Z")
 _QUOTED = re.compile(rb">+From ")
 
@@ -57,7 +57,7 @@ def _walk(directory: Path) -> Iterator[Path]:
     for entry in entries:
         if entry.is_dir() and not entry.is_symlink():  # a link to a directory could lead back up
             yield from _walk(entry)
-        elif entry.is_file() or not entry.exists():  # a FIFO would never end; a broken link gives its reason when opened
+        elif entry.is_file() or not entry.exists():  # a FIFO never ends; a broken link tells why
             yield entry
 
 
@@ -80,7 +80,7 @@ def _messages(path: str, stream: BinaryIO) -> Iterator[Source]:
 
 
 def _split(stream: BinaryIO) -> Iterator[bytes]:
-    """The messages between postmarks that follow an empty line, with one level of `>From ` quoting taken off (mboxrd)."""
+    """The messages between postmarks that follow an empty line, with one level of `>From ` quoting taken off."""
     lines: list[bytes] = []
     after_empty = False
     for line in stream:

@@ -1,4 +1,4 @@
-"""Records as they come, for whoever reads them: JSON lines for a program, plain lines for a pipe, a table on a terminal.
+"""Records as they come, for whoever reads: JSON lines for a program, plain lines for a pipe, a table on a terminal.
 
 A record is a dict whose keys are the JSON contract; a column picks one key and gives it a width. Rows are printed when
 they are added, so a folder of a million messages needs no more memory than one of ten.
@@ -45,7 +45,8 @@ class Report:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             self._progress = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                transient=True,
             )
             self._task = self._progress.add_task(self._doing, total=None)
             self._progress.start()
