@@ -5,27 +5,21 @@ may not have happened: look where the message is, never repeat blindly. No text 
 """
 
 import contextlib
-import errno
-import fcntl
 import json
-import os
-import pwd
-import shutil
 import sqlite3
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeVar
 
 from mailtagger.errors import StateError
+from mailtagger.state import explained, private_directory, private_file
 
 FILE = "journal.sqlite3"
-LOCK_FILE = "run.lock"
 
 Act = Literal["keyword", "move"]
 State = Literal["open", "done", "failed"]
@@ -189,8 +183,8 @@ class Journal:
         self._clock = clock
         self._lock = threading.RLock()
         private_directory(path.parent)
-        with _explained(path):
-            _private_file(path)
+        private_file(path)  # the -wal and -shm files take their mode from it
+        with explained(path):
             self._db = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
             try:
                 self._db.row_factory = sqlite3.Row
@@ -212,7 +206,7 @@ class Journal:
             version = self._version()  # again, now that no other process can be migrating
             if version > len(MIGRATIONS):
                 raise StateError(
-                    f"{self.path} was written by a newer mailtagger (format {version}, this one reads {len(MIGRATIONS)}).",
+                    f"{self.path} was written by a newer mailtagger (format {version}, not {len(MIGRATIONS)}).",
                     "Install that version again, or set another state_dir.",
                 )
             for statements in MIGRATIONS[version:]:
@@ -229,7 +223,7 @@ class Journal:
 
     def close(self) -> None:
         """Closes the file; SQLite folds its log into it."""
-        with self._lock, _explained(self.path):
+        with self._lock, explained(self.path):
             self._db.close()
 
     def __enter__(self) -> Self:
@@ -245,33 +239,35 @@ class Journal:
             if self._db.in_transaction:
                 yield  # the outer one commits
                 return
-            with _explained(self.path):
+            with explained(self.path):
                 self._still_there()
                 self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield
+            try:
+                yield
+                with explained(self.path):
                     self._db.execute("COMMIT")
-                finally:
-                    if self._db.in_transaction:  # a full disk rolls back by itself, at times
+            finally:
+                if self._db.in_transaction:  # at times SQLite has rolled back by itself when the disk is full
+                    with explained(self.path):
                         self._db.execute("ROLLBACK")
 
     def _still_there(self) -> None:
         # SQLite goes on writing into a file that was unlinked: every intent would be lost without a word.
-        try:
-            same = self.path.stat().st_ino == self._inode
-        except FileNotFoundError:
-            same = False
-        if not same:
+        if not self.path.exists() or self.path.stat().st_ino != self._inode:
             raise StateError(f"{self.path} was removed or replaced while in use.", "Start mailtagger again.")
 
+    def _execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+        with explained(self.path):
+            return self._db.execute(sql, [_stored(value) for value in values])
+
     def _all(self, make: Callable[..., Row], sql: str, *values: object) -> list[Row]:
-        with self._lock, _explained(self.path):
-            rows = self._db.execute(sql, [_stored(value) for value in values]).fetchall()
+        with self._lock, explained(self.path):
+            rows = self._execute(sql, *values).fetchall()
         return [make(**{name: _loaded(name, row[name]) for name in row.keys()}) for row in rows]  # noqa: SIM118
 
-    def _write(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
+    def _write(self, sql: str, *values: object) -> sqlite3.Cursor:
         with self.transaction():
-            self._db.executemany(sql, [[_stored(value) for value in row] for row in rows])
+            return self._execute(sql, *values)
 
     def folder(self, account: str, name: str) -> FolderRow | None:
         """How far this folder was read, or None on the very first visit."""
@@ -285,7 +281,7 @@ class Journal:
     def watermark(self, account: str, name: str, uidvalidity: int, uidnext: int, modseq: int | None = None) -> None:
         """From now on the folder counts as read below `uidnext`."""
         self._write("REPLACE INTO folders VALUES (?, ?, ?, ?, ?, ?)",
-                    [(account, name, uidvalidity, uidnext, modseq, self._clock())])
+                    account, name, uidvalidity, uidnext, modseq, self._clock())
 
     def record(self, account: str, address: Place, ident: str, message_id: str, score: float | None, decision: Verdict,
                flags: Iterable[str], model: str) -> None:
@@ -295,8 +291,8 @@ class Journal:
             " ON CONFLICT DO UPDATE SET ident = excluded.ident, message_id = excluded.message_id,"
             " score = excluded.score, verdict = excluded.verdict, decided_by = excluded.decided_by,"
             " model = excluded.model, notes = excluded.notes, at = excluded.at",
-            [(account, address.folder, address.uidvalidity, address.uid, ident, message_id, score, decision.verdict,
-              decision.decided_by, model, json.dumps(sorted(flags)), json.dumps(list(decision.notes)), self._clock())],
+            account, address.folder, address.uidvalidity, address.uid, ident, message_id, score, decision.verdict,
+            decision.decided_by, model, json.dumps(sorted(flags)), json.dumps(list(decision.notes)), self._clock(),
         )
 
     def judged(self, account: str, address: Place) -> Judged | None:
@@ -313,8 +309,8 @@ class Journal:
         Both have to agree: anybody can forge a Message-ID.
         """
         rows = self._all(
-            Judged, "SELECT * FROM messages WHERE account = ? AND ident = ? AND message_id = ? ORDER BY at DESC LIMIT 1",
-            account, ident, message_id,
+            Judged, "SELECT * FROM messages WHERE account = ? AND ident = ? AND message_id = ?"
+            " ORDER BY at DESC LIMIT 1", account, ident, message_id,
         )
         return rows[0] if rows else None
 
@@ -324,24 +320,24 @@ class Journal:
             return [self._open(intent) for intent in intents]
 
     def _open(self, intent: Intent) -> int:
-        cursor = self._db.execute(
+        cursor = self._execute(
             "INSERT INTO intents (account, folder, uidvalidity, uid, ident, message_id, act, target, batch, state, why,"
             " opened_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', '', ?)",
-            [_stored(value) for value in (intent.account, intent.folder, intent.uidvalidity, intent.uid, intent.ident,
-                                          intent.message_id, intent.act, intent.target, intent.batch, self._clock())],
+            intent.account, intent.folder, intent.uidvalidity, intent.uid, intent.ident, intent.message_id, intent.act,
+            intent.target, intent.batch, self._clock(),
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
     def close_intents(self, ids: Iterable[int], state: Literal["done", "failed"],
                       new_uids: Mapping[int, int | None] | None = None, why: str = "") -> None:
-        """The outcome of these intents; `new_uids` leads from a message's old UID to its new one, as a move tells it."""
+        """The outcome of these intents; `new_uids` leads from a message's old UID to its new one."""
         new = new_uids or {}
         with self.transaction():
             for id_ in ids:
-                row = self._db.execute("SELECT uid FROM intents WHERE id = ?", [id_]).fetchone()
-                self._write("UPDATE intents SET state = ?, new_uid = ?, why = ?, closed_at = ? WHERE id = ?",
-                            [(state, new.get(row["uid"]) if row else None, why, self._clock(), id_)])
+                row = self._execute("SELECT uid FROM intents WHERE id = ?", id_).fetchone()
+                self._execute("UPDATE intents SET state = ?, new_uid = ?, why = ?, closed_at = ? WHERE id = ?",
+                              state, new.get(row["uid"]) if row else None, why, self._clock(), id_)
 
     def open_intents_of(self, account: str) -> list[Intent]:
         """The account's intents without an outcome, oldest first: look before repeating any of them."""
@@ -372,121 +368,39 @@ class Journal:
     def counts(self, account: str, since: datetime | None = None) -> Counts:
         """How many messages of the account were judged what, and what was done with them."""
         start = since.timestamp() if since else 0.0
-        verdicts = self._all(
-            lambda verdict, n: (verdict, n),
-            "SELECT verdict, COUNT(*) AS n FROM messages WHERE account = ? AND at >= ? GROUP BY verdict", account, start,
+        rows = self._all(
+            _pair,
+            "SELECT verdict AS name, COUNT(*) AS n FROM messages WHERE account = ?1 AND at >= ?2 GROUP BY verdict"
+            " UNION ALL"
+            " SELECT CASE state WHEN 'done' THEN act ELSE state END AS name,"
+            " COUNT(DISTINCT folder || char(0) || uidvalidity || char(0) || uid) AS n"
+            " FROM intents AS i WHERE account = ?1 AND opened_at >= ?2"
+            " AND NOT (state = 'failed' AND EXISTS (SELECT 1 FROM intents AS later WHERE later.account = i.account"
+            " AND later.folder = i.folder AND later.uidvalidity = i.uidvalidity AND later.uid = i.uid"
+            " AND later.act = i.act AND later.id > i.id AND later.state = 'done'))"
+            " GROUP BY name", account, start,
         )
-        acts = self._all(
-            lambda act, state, n: ({"done": {"move": "moved", "keyword": "keyworded"}[act]}.get(state, state), n),
-            "SELECT act, state, COUNT(DISTINCT folder || char(0) || uidvalidity || char(0) || uid) AS n FROM intents"
-            " WHERE account = ? AND opened_at >= ? GROUP BY act, state", account, start,
+        numbers = dict(rows)
+        return Counts(
+            ham=numbers.get("ham", 0), unsure=numbers.get("unsure", 0), spam=numbers.get("spam", 0),
+            keyworded=numbers.get("keyword", 0), moved=numbers.get("move", 0), failed=numbers.get("failed", 0),
+            open=numbers.get("open", 0),
         )
-        counts = Counts()
-        for name, n in [*verdicts, *acts]:
-            counts = replace(counts, **{name: getattr(counts, name) + n})
-        return counts
 
     def note(self, account: str, folder: str, text: str, kind: str = "") -> None:
         """Shown in `status` until the same kind of note is set again; an empty text takes it back."""
         if text:
-            self._write("REPLACE INTO notes VALUES (?, ?, ?, ?, ?)", [(account, folder, kind, text, self._clock())])
+            self._write("REPLACE INTO notes VALUES (?, ?, ?, ?, ?)", account, folder, kind, text, self._clock())
         else:
-            self._write("DELETE FROM notes WHERE account = ? AND folder = ? AND kind = ?", [(account, folder, kind)])
+            self._write("DELETE FROM notes WHERE account = ? AND folder = ? AND kind = ?", account, folder, kind)
 
     def notes(self, account: str | None = None) -> list[Note]:
         """The notes that stand, oldest first."""
         return self._all(Note, "SELECT * FROM notes WHERE ?1 IS NULL OR account = ?1 ORDER BY at, rowid", account)
 
 
-@dataclass
-class RunLock:
-    """Held while one `run` works a state directory; a second one raises StateError that names the first by its pid."""
-
-    state_dir: Path
-    wait: float = 1.0  # `running` holds the lock for an instant; so does a process that is just ending
-    _fd: int | None = field(default=None, repr=False)
-
-    def __enter__(self) -> Self:
-        private_directory(self.state_dir)
-        path = self.state_dir / LOCK_FILE
-        with _explained(path):
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            until = time.monotonic() + self.wait
-            while not _flocked(fd, fcntl.LOCK_EX):
-                if time.monotonic() >= until:
-                    pid = _pid(fd)
-                    os.close(fd)
-                    raise StateError(
-                        f"Another mailtagger ({f'process {pid}' if pid else 'process unknown'}) already runs on {self.state_dir}.",
-                        "Stop that one first, or set another state_dir.",
-                    )
-                time.sleep(0.05)
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        self._fd = fd
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._fd is not None:
-            os.close(self._fd)  # the file stays: unlinking it would let two processes lock two files of one name
-            self._fd = None
-
-
-def running(state_dir: Path) -> int | None:
-    """The pid of the `run` that works this state directory, or None."""
-    try:
-        fd = os.open(state_dir / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        return None if _flocked(fd, fcntl.LOCK_SH) else _pid(fd)
-    finally:
-        os.close(fd)
-
-
-def _flocked(fd: int, kind: int) -> bool:
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _pid(fd: int) -> int | None:
-    text = os.pread(fd, 32, 0).strip()
-    return int(text) if text.isdigit() else None
-
-
-def private_directory(path: Path) -> None:
-    """Makes the directory with mode 0700 if it is not there; one that belongs to another user is refused."""
-    with _explained(path):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _refuse_foreign(path)
-        if not stat.S_ISDIR(path.stat().st_mode):
-            raise StateError(f"{path} is not a directory.", "Set another state_dir.")
-        # An empty directory was made for us; one with other things in it may have to stay open to others.
-        if path.stat().st_mode & 0o077 and not any(path.iterdir()):
-            path.chmod(0o700)
-
-
-def _private_file(path: Path) -> None:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    _refuse_foreign(path)
-    if path.stat().st_mode & 0o077:
-        path.chmod(0o600)  # the -wal and -shm files take their mode from this one
-
-
-def _refuse_foreign(path: Path) -> None:
-    owner = path.stat().st_uid
-    if owner == os.geteuid():
-        return
-    try:
-        name = pwd.getpwuid(owner).pw_name
-        way_out = f"Run it as that user (sudo -u {name} mailtagger ...), or set another state_dir."
-    except KeyError:
-        name = f"user {owner}"
-        way_out = f"Run it as that user (setpriv --reuid={owner} --clear-groups mailtagger ...), or set another state_dir."
-    raise StateError(f"{path} belongs to {name}.", way_out)
+def _pair(name: str, n: int) -> tuple[str, int]:
+    return name, n
 
 
 def _stored(value: object) -> object:
@@ -509,66 +423,3 @@ def _loaded(column: str, value: Any) -> Any:
     if column == "notes":
         return tuple(json.loads(value))
     return value
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turns what SQLite and the system say about this path into a StateError with the way out."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-        raise _sentence(path, code, str(error)) from error
-    except OSError as error:
-        code = {
-            errno.ENOSPC: sqlite3.SQLITE_FULL, errno.EDQUOT: sqlite3.SQLITE_FULL, errno.EROFS: sqlite3.SQLITE_READONLY,
-            errno.EACCES: sqlite3.SQLITE_READONLY, errno.EPERM: sqlite3.SQLITE_READONLY,
-        }.get(error.errno or 0, sqlite3.SQLITE_CANTOPEN)
-        raise _sentence(path, code, os.strerror(error.errno or 0)) from error
-
-
-def _sentence(path: Path, code: int, said: str) -> StateError:
-    if code == sqlite3.SQLITE_IOERR and _full(path):
-        code = sqlite3.SQLITE_FULL
-    match code:
-        case sqlite3.SQLITE_FULL:
-            return StateError(f"The disk is full: {path} cannot be written.",
-                              "Nothing was done to any mail without its journal line. Make room; the work then goes on.")
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return StateError(f"{path} is locked by {_holder(path) or 'another process'}.",
-                              "Wait until it is done, or end it.")
-        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
-            return StateError(f"{path} cannot be written: {said}.",
-                              "Give this user write access to the directory and the file, or set another state_dir.")
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return StateError(f"{path} is damaged: {said}.", (
-                f"Put back a copy, or move {path.name}* aside: mailtagger then starts afresh with the mail that arrives"
-                " from then on."))
-        case sqlite3.SQLITE_CANTOPEN:
-            return StateError(f"{path} cannot be opened: {said}.", "Look at state_dir in the configuration.")
-        case _:
-            return StateError(f"{path} cannot be used: {said}.", "Look at the disk that holds state_dir.")
-
-
-def _full(path: Path) -> bool:
-    try:
-        return shutil.disk_usage(path.parent).free < 1 << 20
-    except OSError:
-        return False
-
-
-def _holder(path: Path) -> str | None:
-    """"process 4711 (sqlite3)" when the kernel tells who holds SQLite's write lock on this file (proc_locks(5))."""
-    try:
-        files = [path, path.with_name(path.name + "-shm")]  # in WAL mode the write lock is a byte of the -shm file
-        inodes = {str(file.stat().st_ino) for file in files if file.exists()}
-        for line in Path("/proc/locks").read_text().splitlines():
-            words = line.split()  # 1: POSIX ADVISORY WRITE 4711 08:01:1234 120 120
-            if "WRITE" in words and words[-3].split(":")[-1] in inodes:
-                pid = int(words[words.index("WRITE") + 1])
-                if pid > 0 and pid != os.getpid():
-                    name = Path(f"/proc/{pid}/comm").read_text().strip()
-                    return f"process {pid} ({name})"
-    except (OSError, ValueError):
-        return None
-    return None
