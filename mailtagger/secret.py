@@ -1,5 +1,6 @@
 """The password or token of an account: systemd credential → keyring → environment → command; shown nowhere."""
 
+import contextlib
 import os
 import re
 import signal
@@ -58,7 +59,7 @@ def password(account: Owner) -> Secret:
     raise ConfigError(
         f"There is no password for account {account.name}." + (f" {trouble}" if trouble else ""),
         f"Give it as the systemd credential {account.name}.password, in the keyring (keyring set {SERVICE}"
-        f" {account.name}), in ${variable(account.name)}, or by password_command or token_command in the configuration.",
+        f" {account.name}), in ${variable(account.name)}, or set password_command or token_command.",
     )
 
 
@@ -71,7 +72,8 @@ def _credential(name: str) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ConfigError(f"The credential {path} cannot be read: {error.strerror}.", "Look at LoadCredential=.") from None
+        problem = f"The credential {path} cannot be read: {error.strerror}."
+        raise ConfigError(problem, "Look at LoadCredential= in the unit.") from None
     return _first_line(raw, f"The credential {path}", "Write the password into it, as one line.")
 
 
@@ -119,11 +121,12 @@ def _printed(name: str, key: str, command: Sequence[str]) -> str:
     with process:
         try:
             raw, _ = process.communicate(timeout=COMMAND_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            raise TryLater(f"{problem} did not end within {COMMAND_TIMEOUT:g} seconds.", way_out) from None
-        finally:
-            if process.poll() is None:
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # its children too: one that holds the pipe would keep us here
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            raise TryLater(f"{problem} did not end within {COMMAND_TIMEOUT:g} seconds.", way_out) from None
     if process.returncode:
         # A password store fails by its settings; what fetches tokens fails when the network does.
         failed = ConfigError if key == "password_command" else TryLater

@@ -94,6 +94,8 @@ def _walk(node: yaml.Node, location: Location) -> Iterator[tuple[Location, int]]
         raise RecursionError  # an alias within its own anchor has no end
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            if key.tag != "tag:yaml.org,2002:merge":
+                key.tag = "tag:yaml.org,2002:str"  # so that the key `no:` is called no and not False
             yield (*location, str(key.value)), key.start_mark.line + 1
             yield from _walk(value, (*location, str(key.value)))
     elif isinstance(node, yaml.SequenceNode):
