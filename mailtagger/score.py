@@ -56,11 +56,12 @@ class Scorer:
         ids = self.ids(text)
         (logit,) = self._session.run(["logit"], {"ids": ids[np.newaxis]})
         z = float(logit.item())
-        return Score(self._p(z), z, len(ids), self.familiar(ids))
+        return Score(self.probability(z), z, len(ids), self.familiar(ids))
 
     def ids(self, text: str) -> Ids:
         """The tokens the model reads: of long mail the first 256 and the last 128 (a model may say otherwise)."""
-        ids = self._pieces.encode(text) or [self._pieces.unk_id()]
+        whole = text.encode("utf-8", "replace").decode()  # a lone surrogate would be an error
+        ids = self._pieces.encode(whole) or [self._pieces.unk_id()]
         head, tail = self._cut.head, self._cut.tail
         if len(ids) > head + tail:
             ids = ids[:head] + ids[len(ids) - tail :]
@@ -75,7 +76,8 @@ class Scorer:
         all_letters = self._letters[ids].sum()
         return float(self._known[ids].sum() / all_letters) if all_letters else 0.0
 
-    def _p(self, logit: float) -> float:
+    def probability(self, logit: float) -> float:
+        """P(spam) of a logit, calibrated."""
         z = self._calibration.a * logit + self._calibration.b
         return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
 

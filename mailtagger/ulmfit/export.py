@@ -1,9 +1,9 @@
 """State dict → ONNX graphs: ids (1, T) in, one logit of spam out; the fp32 reference and the int8 graph that ships.
 
 Batch normalisation stands still in scoring: each is folded into the linear layer behind it, which is exact. In the
-int8 graph the LSTM's weights have one scale for each row (`per_channel`) and seven bits (`reduce_range`: without it AVX2
-saturates, and scores correlate with fp32 at 0.86–0.92); the embedding has one scale for each word, looked up beside its
-row, so that no word's small vector is rounded away by another's large one. The head is small and stays in fp32.
+int8 graph the LSTM's weights have one scale for each row (`per_channel`) and seven bits (`reduce_range`: without it
+AVX2 saturates, and scores correlate with fp32 at 0.86–0.92); the embedding has one scale for each word, looked up
+beside its row, so that no word's small vector is rounded away by another's large one. The head is small and stays in fp32.
 """
 
 import tempfile
@@ -80,10 +80,13 @@ def export(
 
 def int8(state: State) -> bytes:
     """The graph that ships, serialised."""
+    model = graph(state, small_embedding=True)
+    # There is nothing to prepare in it; without this mark the quantiser advises to on every call.
+    helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with tempfile.TemporaryDirectory() as aside:
         target = Path(aside) / "int8.onnx"
         quantize_dynamic(
-            graph(state, small_embedding=True),
+            model,
             target,
             op_types_to_quantize=["LSTM"],
             per_channel=True,
