@@ -1,0 +1,212 @@
+"""The labelled corpora, each document cleaned the way live mail is; archives are read in place, nothing is unpacked.
+
+They are not part of the project: $MAILTAGGER_CORPORA names a directory with the files that README.md describes.
+"""
+
+import csv
+import io
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal, cast
+
+from mailtagger.clean import clean, clean_text
+from mailtagger.parse import parse
+
+from mailtagger.errors import MailtaggerError
+
+Label = Literal["ham", "spam"]
+
+ENRON, ENRON_CSV, ENRON_SPLIT = "enron_spam_data.zip", "enron_spam_data.csv", "enron_split.csv"
+MANIFEST = "MANIFEST.csv"
+_OWN = f"Pack mail of your own with a {MANIFEST} (file, label, kind, source); training/README.md describes it."
+WAY = {  # file → how to get it
+    ENRON: "Get it from https://github.com/MWiechmann/enron_spam_data.",
+    ENRON_SPLIT: "training/README.md describes it.",
+    "spamassassin.tar.gz": "Pack the archives of https://spamassassin.apache.org/old/publiccorpus/ as ham/easy/, "
+    "ham/hard/ and spam/, one raw message a file.",
+    "phishing_to_2024.tar.gz": "Pack https://github.com/rf-peixoto/phishing_pot as phishing/YEAR/, one message a file.",
+    "modern_ham_a.tar.gz": _OWN,
+    "modern_ham_c.tar.gz": _OWN,
+    "modern_spam_a.tar.gz": _OWN,
+}
+NAMES = ("enron", "spamassassin", "phishing", "modern_ham_a", "modern_ham_c", "modern_spam_a")
+
+
+@dataclass(frozen=True)
+class Document:
+    """One labelled mail."""
+
+    corpus: str  # one of NAMES
+    source: str  # enron/3, spamassassin/hard, phishing/2023, modern/receipt/spree
+    key: str  # unique over all corpora
+    label: Label
+    text: str  # cleaned
+    missing: tuple[str, ...] = ()  # of "subject", "message": those that are blank
+
+    @property
+    def family(self) -> str:
+        """What `foreign` leaves out in one piece: enron, spamassassin, phishing or modern."""
+        return self.source.partition("/")[0]
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A document before cleaning: raw mail, or the subject and message that a table has of it."""
+
+    corpus: str
+    source: str
+    key: str
+    label: Label
+    content: bytes | tuple[str, str]
+
+
+def home() -> Path:
+    """The directory that $MAILTAGGER_CORPORA names."""
+    named = os.environ.get("MAILTAGGER_CORPORA")
+    if not named:
+        raise MailtaggerError(
+            "The corpora are not part of mailtagger, and $MAILTAGGER_CORPORA is not set.",
+            "Set it to a directory with the files that training/README.md lists.",
+        )
+    return Path(named)
+
+
+def read(name: str, root: Path, broken: list[str] | None = None) -> Iterator[Document]:
+    """The documents of one corpus, in its own order; what cannot be used is named in `broken`."""
+    return map(cleaned, raws(name, root, broken))
+
+
+def cleaned(raw: Raw) -> Document:
+    """The document in the one form that every corpus and live mail have."""
+    if isinstance(raw.content, bytes):
+        mail = parse(raw.content)
+        subject, message, text = mail.subject, mail.body, clean(mail)
+    else:
+        subject, message = raw.content
+        text = clean_text(subject, message)
+    parts = {"subject": subject, "message": message}
+    return Document(
+        raw.corpus, raw.source, raw.key, raw.label, text, tuple(part for part in parts if not parts[part].strip())
+    )
+
+
+def raws(name: str, root: Path, broken: list[str] | None = None) -> Iterator[Raw]:
+    """As `read`, before cleaning."""
+    broken = [] if broken is None else broken
+    match name:
+        case "enron":
+            return _enron(root, broken)
+        case "spamassassin":
+            return _spamassassin(root)
+        case "phishing":
+            return _phishing(root)
+        case "modern_ham_a" | "modern_ham_c" | "modern_spam_a":
+            return _modern(name, root, broken)
+    raise MailtaggerError(f"There is no corpus {name!r}.", f"Known: {', '.join(NAMES)}.")
+
+
+@dataclass(frozen=True)
+class EnronSplit:
+    """A row of enron_split.csv."""
+
+    mailbox: str
+    near_group: str
+    random: str
+    dedup: str
+
+
+def enron_split(root: Path) -> dict[str, EnronSplit]:
+    """The mailbox, near-duplicate group and splits of each Enron key."""
+    with _found(root, ENRON_SPLIT).open(newline="", encoding="utf-8") as file:
+        return {
+            f"enron/{row['Message ID']}": EnronSplit(row["mailbox"], row["near_group"], row["random"], row["dedup"])
+            for row in csv.DictReader(file)
+        }
+
+
+def _enron(root: Path, broken: list[str]) -> Iterator[Raw]:
+    split = enron_split(root)
+    csv.field_size_limit(1 << 30)
+    path = _found(root, ENRON)
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(ENRON_CSV) as file:
+            for row in csv.DictReader(io.TextIOWrapper(file, "utf-8", newline="")):
+                key = f"enron/{row['Message ID']}"
+                label, subject, message = row["Spam/Ham"], row["Subject"] or "", row["Message"] or ""
+                if label not in ("ham", "spam"):
+                    broken.append(f"{key}: its label is {label!r}")
+                elif key not in split:
+                    broken.append(f"{key}: {ENRON_SPLIT} does not know it")
+                elif not subject.strip() and not message.strip():
+                    broken.append(f"{key}: neither subject nor message")
+                else:
+                    source = f"enron/{split[key].mailbox}"
+                    yield Raw("enron", source, key, cast(Label, label), (subject, message))
+    except (zipfile.BadZipFile, zlib.error, KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise _unreadable(path, error) from error
+
+
+def _spamassassin(root: Path) -> Iterator[Raw]:
+    for member, content in _members(root, "spamassassin.tar.gz"):
+        label, *rest = PurePosixPath(member).parts[:-1]
+        kind = rest[0] if rest else label
+        if label in ("ham", "spam"):
+            yield Raw("spamassassin", f"spamassassin/{kind}", f"spamassassin/{member}", cast(Label, label), content)
+
+
+def _phishing(root: Path) -> Iterator[Raw]:
+    for member, content in _members(root, "phishing_to_2024.tar.gz"):
+        year = PurePosixPath(member).parts[-2]
+        yield Raw("phishing", f"phishing/{year}", f"phishing/{member}", "spam", content)
+
+
+def _modern(name: str, root: Path, broken: list[str]) -> Iterator[Raw]:
+    archive = f"{name}.tar.gz"
+    manifest = _manifest(root, archive)
+    for member, content in _members(root, archive):
+        if member == MANIFEST:
+            continue
+        row = manifest.pop(member, None)
+        if row is None:
+            broken.append(f"{name}/{member}: {MANIFEST} does not know it")
+        elif row["label"] not in ("ham", "spam"):
+            broken.append(f"{name}/{member}: its label is {row['label']!r}")
+        else:
+            source = f"modern/{row['kind']}/{row['source'].replace('/', '-')}"
+            yield Raw(name, source, f"{name}/{member}", cast(Label, row["label"]), content)
+    broken.extend(f"{name}/{member}: {MANIFEST} lists it, the archive has no such file" for member in manifest)
+
+
+def _manifest(root: Path, archive: str) -> dict[str, dict[str, str]]:
+    for member, content in _members(root, archive):
+        if member == MANIFEST:
+            return {row["file"]: row for row in csv.DictReader(io.StringIO(content.decode("utf-8"), newline=""))}
+    raise MailtaggerError(f"{root / archive} has no {MANIFEST}.", WAY[archive])
+
+
+def _members(root: Path, archive: str) -> Iterator[tuple[str, bytes]]:
+    """The regular files of a tar archive, names without a leading ./, in the order of the archive."""
+    path = _found(root, archive)
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.isfile() and (file := tar.extractfile(member)):
+                    yield member.name.removeprefix("./"), file.read()
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise _unreadable(path, error) from error
+
+
+def _found(root: Path, name: str) -> Path:
+    path = root / name
+    if not path.is_file():
+        raise MailtaggerError(f"The corpus file {path} is not there.", WAY[name])
+    return path
+
+
+def _unreadable(path: Path, error: Exception) -> MailtaggerError:
+    return MailtaggerError(f"{path} cannot be read to its end ({type(error).__name__}: {error}).", WAY[path.name])

@@ -1,0 +1,161 @@
+"""Scores → figures: counts with their 95 % intervals, and the Markdown tables of them."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+Scores = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Count:
+    """So many of so many; prints with its rate and the 95 % interval in percent."""
+
+    hits: int
+    of: int
+
+    @property
+    def rate(self) -> float:
+        return self.hits / self.of if self.of else math.nan
+
+    def wilson(self, z: float = 1.959964) -> tuple[float, float]:
+        """The 95 % interval of the rate (Wilson 1927), which is sound near zero too."""
+        if not self.of:
+            return math.nan, math.nan
+        middle = self.rate + z * z / (2 * self.of)
+        reach = z * math.sqrt(self.rate * (1 - self.rate) / self.of + z * z / (4 * self.of**2))
+        scale = 1 + z * z / self.of
+        return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
+
+    def __add__(self, other: "Count") -> "Count":
+        return Count(self.hits + other.hits, self.of + other.of)
+
+    def __str__(self) -> str:
+        low, high = self.wilson()
+        return f"{self.hits}/{self.of} = {self.rate:.2%} ({100 * low:.2f}–{100 * high:.2f})" if self.of else "–"
+
+
+@dataclass(frozen=True)
+class Line:
+    """What one method did under one rule on some rows."""
+
+    method: str
+    rule: str
+    ham_called_spam: Count
+    spam_caught: Count
+    unsure: Count
+    errors: Count  # ham called spam and spam called ham; unsure is neither
+    auc: float | None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A method's scores on the test rows and the cutoffs of a rule: ham < ham_cutoff ≤ unsure < spam_cutoff ≤ spam."""
+
+    method: str
+    rule: str
+    scores: Scores
+    ham_cutoff: float
+    spam_cutoff: float
+
+    def line(self, spam: Flags, chosen: Flags | slice = slice(None)) -> Line:
+        """The figures over the chosen rows, of which `spam` says the truth."""
+        scores, spam = self.scores[chosen], spam[chosen]
+        called_spam, called_ham = scores >= self.spam_cutoff, scores < self.ham_cutoff
+        every = np.ones_like(spam)
+        return Line(
+            self.method,
+            self.rule,
+            _count(called_spam, ~spam),
+            _count(called_spam, spam),
+            _count(~called_spam & ~called_ham, every),
+            _count((called_spam & ~spam) | (called_ham & spam), every),
+            float(roc_auc_score(spam, scores)) if spam.any() and not spam.all() else None,
+        )
+
+
+@dataclass(frozen=True)
+class Test:
+    """One test set, measured."""
+
+    title: str
+    trained: str  # the protocol that every method was trained under, and on how many rows
+    notes: str  # what the rules mean here
+    lines: tuple[Line, ...]
+    sources: dict[str, tuple[Line, ...]]
+
+
+def threshold_for(rate: float, ham: Scores) -> float:
+    """The lowest threshold that calls at most this share of the ham spam."""
+    falling = np.sort(ham)[::-1]
+    allowed = math.floor(rate * len(falling) + 1e-9)
+    return float(np.nextafter(falling[allowed], np.inf)) if allowed < len(falling) else -math.inf
+
+
+def tables(tests: Sequence[Test], rules: Sequence[tuple[str, str]], depth: int = 2) -> str:
+    """Markdown: every line of every test, the mean of the tests' errors, and for the arms in `rules` (method, rule) the
+    sources, put together by the first `depth` parts of their names."""
+    text = [f"- {test.title}: trained under {test.trained}; {test.notes}" for test in tests]
+    head = ["test", "method", "rule", "ham called spam", "spam caught", "unsure", "errors", "AUC"]
+    text += ["", _table(head, (_cells(test.title, line) for test in tests for line in test.lines))]
+    if len(tests) > 1:
+        arms = [(line.method, line.rule) for line in tests[0].lines]
+        means = ([*arm, f"{np.mean([_line(t.lines, arm).errors.rate for t in tests]):.2%}"] for arm in arms)
+        text += ["", _table(["method", "rule", f"mean errors of {len(tests)} tests"], means)]
+    text += ["", "Called spam, by source:", "", _by_source(tests, rules, depth)]
+    return "\n".join(text)
+
+
+def replace_section(path: Path, name: str, text: str) -> None:
+    """The file with this section between its markers, in the place of its last version or at the end."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found, rest = (path.read_text(encoding="utf-8") if path.exists() else "").partition(begin)
+    after = rest.partition(end)[2] if found else ""
+    parts = (before.strip(), f"{begin}\n## {name}\n\n{text}\n{end}", after.strip())
+    path.write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
+
+
+def _by_source(tests: Sequence[Test], rules: Sequence[tuple[str, str]], depth: int) -> str:
+    rows = []
+    for test in tests:
+        kinds: dict[tuple[str, str], list[tuple[Line, ...]]] = {}
+        for source, lines in test.sources.items():
+            kind = "/".join(source.split("/")[:depth])
+            for label, of in (("ham", lines[0].ham_called_spam.of), ("spam", lines[0].spam_caught.of)):
+                if of:
+                    kinds.setdefault((kind, label), []).append(lines)
+        for (kind, label), parts in kinds.items():
+            called = []
+            for arm in rules:
+                of_arm = (_line(part, arm) for part in parts)
+                called.append(_sum(line.ham_called_spam if label == "ham" else line.spam_caught for line in of_arm))
+            rows.append([test.title, kind, label, *called])
+    return _table(["test", "source", "truth", *(f"{method}, {rule}" for method, rule in rules)], rows)
+
+
+def _line(lines: Iterable[Line], arm: tuple[str, str]) -> Line:
+    return next(line for line in lines if (line.method, line.rule) == arm)
+
+
+def _sum(counts: Iterable[Count]) -> Count:
+    return sum(counts, Count(0, 0))
+
+
+def _count(hits: Flags, of: Flags) -> Count:
+    return Count(int((hits & of).sum()), int(of.sum()))
+
+
+def _cells(title: str, line: Line) -> list[object]:
+    auc = "–" if line.auc is None else f"{line.auc:.4f}"
+    return [title, line.method, line.rule, line.ham_called_spam, line.spam_caught, line.unsure, line.errors, auc]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)

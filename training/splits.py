@@ -1,0 +1,133 @@
+"""Documents → rows with a near-duplicate group and a part, and which rows a protocol trains, tunes and tests on.
+
+A model names the protocol it was trained under; `split` tells both the training and the evaluation what that means, so
+that no test row can stand in a training set unnoticed.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Literal
+
+from mailtagger.errors import MailtaggerError
+from training.corpora import Document, EnronSplit
+from training.duplicates import components, pairs, signatures
+
+Part = Literal["train", "valid", "test", "out"]
+FAMILIES = ("enron", "spamassassin", "phishing", "modern")
+MAILBOXES = tuple("123456")
+TUNING = 10  # a tenth of the training groups tunes where a protocol of the literature has no validation part
+
+
+@dataclass(frozen=True)
+class Row:
+    """A document and where it stands."""
+
+    document: Document
+    group: str  # near-duplicates share it, over all corpora
+    part: Part  # Enron: the column `dedup`; out: near-duplicate of rows of several parts
+    random: str = ""  # Enron: the column `random`, train or valid
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a protocol trains, tunes and tests on."""
+
+    protocol: str
+    train: tuple[Row, ...]
+    valid: tuple[Row, ...]
+    test: tuple[Row, ...]
+
+
+def assign(documents: Sequence[Document], enron: Mapping[str, EnronSplit]) -> list[Row]:
+    """The rows: groups are Enron's near groups and what is like them, or like one another, elsewhere; parts are Enron's
+    own, and 80/10/10 by group for the rest."""
+    edges = _known_groups(documents, enron)
+    for i, j in pairs(signatures([document.text for document in documents])):
+        if not documents[i].corpus == documents[j].corpus == "enron":
+            edges.append((i, j))
+    members: dict[int, list[Document]] = defaultdict(list)
+    found = components(len(documents), edges)
+    for document, group in zip(documents, found, strict=True):
+        members[group].append(document)
+    names = {group: min(d.key for d in inside) for group, inside in members.items()}
+    parts = {group: _part(names[group], inside, enron) for group, inside in members.items()}
+    rows = []
+    for document, group in zip(documents, found, strict=True):
+        known = enron.get(document.key)
+        part = _checked(known.dedup) if known else parts[group]
+        rows.append(Row(document, names[group], part, known.random if known else ""))
+    return rows
+
+
+def split(protocol: str, rows: Iterable[Row]) -> Split:
+    """The rows of a protocol; blank documents are in none.
+
+    random         Enron, the literature's way: near-duplicates cross
+    dedup          Enron, they do not
+    lomo:1 to :6   train on five of Enron's mailboxes, test on the sixth
+    foreign:FAMILY train without a family of corpora, or near-duplicates of it, and test on all of it
+    default        the training part of every corpus, tested on the test part of every corpus: what ships
+    """
+    name, _, which = protocol.partition(":")
+    rows = [row for row in rows if row.document.text.strip()]
+    enron = [row for row in rows if row.document.family == "enron"]
+    match name:
+        case "random" if not which:
+            train = [row for row in enron if row.random == "train"]
+            return _tuned(protocol, train, [row for row in enron if row.random == "valid"])
+        case "dedup" if not which:
+            return _by_part(protocol, enron)
+        case "lomo" if which in MAILBOXES:
+            train = [row for row in enron if row.document.source != f"enron/{which}"]
+            return _tuned(protocol, train, [row for row in enron if row.document.source == f"enron/{which}"])
+        case "foreign" if which in FAMILIES:
+            test = [row for row in rows if row.document.family == which]
+            seen = {row.group for row in test}
+            home = _by_part(protocol, [row for row in rows if row.document.family != which and row.group not in seen])
+            return Split(protocol, home.train, home.valid, tuple(test))
+        case "default" if not which:
+            return _by_part(protocol, rows)
+    raise MailtaggerError(
+        f"There is no protocol {protocol!r}.",
+        f"Known: random, dedup, lomo:1 to lomo:6, {', '.join(f'foreign:{family}' for family in FAMILIES)}, default.",
+    )
+
+
+def _by_part(protocol: str, rows: Sequence[Row]) -> Split:
+    train, valid, test = (tuple(row for row in rows if row.part == part) for part in ("train", "valid", "test"))
+    return Split(protocol, train, valid, test)
+
+
+def _tuned(protocol: str, train: Sequence[Row], test: Sequence[Row]) -> Split:
+    aside = tuple(row for row in train if _number(row.group) % TUNING == 0)
+    return Split(protocol, tuple(row for row in train if _number(row.group) % TUNING), aside, tuple(test))
+
+
+def _known_groups(documents: Sequence[Document], enron: Mapping[str, EnronSplit]) -> list[tuple[int, int]]:
+    first: dict[str, int] = {}
+    return [
+        (first.setdefault(enron[document.key].near_group, i), i)
+        for i, document in enumerate(documents)
+        if document.key in enron
+    ]
+
+
+def _part(name: str, inside: Iterable[Document], enron: Mapping[str, EnronSplit]) -> Part:
+    given = {_checked(enron[d.key].dedup) for d in inside if d.key in enron}
+    if given:
+        return given.pop() if len(given) == 1 else "out"
+    tenth = _number(name) % 10
+    return "train" if tenth < 8 else "valid" if tenth == 8 else "test"
+
+
+def _checked(part: str) -> Part:
+    match part:
+        case "train" | "valid" | "test":
+            return part
+    raise MailtaggerError(f"enron_split.csv has a part {part!r}.", "Known: train, valid, test.")
+
+
+def _number(name: str) -> int:
+    return int.from_bytes(sha256(name.encode()).digest()[:8], "big")
