@@ -343,12 +343,31 @@ class Journal:
         """The account's intents without an outcome, oldest first: look before repeating any of them."""
         return self._all(Intent, "SELECT * FROM intents WHERE account = ? AND state = 'open' ORDER BY id", account)
 
-    def moved(self, account: str, ident: str, message_id: str) -> bool:
-        """Whether this very message was once moved: back in a watched folder, the user rescued it."""
-        return bool(self._all(
+    def moves(self, account: str, ident: str, message_id: str) -> list[Intent]:
+        """The done moves of this very message: back in a watched folder, the user rescued it."""
+        return self._all(
             Intent, "SELECT * FROM intents WHERE account = ? AND ident = ? AND message_id = ? AND act = 'move'"
-            " AND state = 'done' LIMIT 1", account, ident, message_id,
-        ))
+            " AND state = 'done' ORDER BY id", account, ident, message_id,
+        )
+
+    def acts(self, account: str, address: Place) -> list[Intent]:
+        """What was to be done with the message at this address, oldest first."""
+        return self._all(
+            Intent, "SELECT * FROM intents WHERE account = ? AND folder = ? AND uidvalidity = ? AND uid = ?"
+            " ORDER BY id", account, address.folder, address.uidvalidity, address.uid,
+        )
+
+    def prune(self, before: datetime) -> int:
+        """How many messages judged before then were forgotten; done moves and the user's word are kept for good.
+
+        Done moves tell a rescued message from a new one, and an open intent is still to be looked up.
+        """
+        with self.transaction():
+            gone = self._execute("DELETE FROM messages WHERE at < ? AND decided_by <> 'user'", before.timestamp())
+            self._execute(
+                "DELETE FROM intents WHERE closed_at < ? AND NOT (act = 'move' AND state = 'done')", before.timestamp()
+            )
+            return gone.rowcount
 
     def history(self, limit: int = 50, account: str | None = None, since: datetime | None = None) -> list[Event]:
         """The messages judged last, newest first."""

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import pwd
 import shutil
@@ -54,6 +55,20 @@ class RunLock:
         if self._fd is not None:
             os.close(self._fd)  # the file stays: after an unlink two processes could lock two files of one name
             self._fd = None
+
+
+@contextlib.contextmanager
+def acting(state_dir: Path, account: str, folder: str) -> Iterator[None]:
+    """One process or thread at a time acts in a folder: an intent that is open then is nobody's work in hand."""
+    digest = hashlib.sha256(f"{account}\0{folder}".encode("utf-8", "surrogatepass")).hexdigest()
+    path = state_dir / f"folder-{digest[:16]}.lock"
+    with explained(path):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def running(state_dir: Path) -> int | None:

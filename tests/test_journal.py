@@ -135,7 +135,7 @@ def test_odd_text_survives(journal: Journal, text: str) -> None:
     assert journal.known("home", "ident", text) == judged
     [id_] = journal.open_intents([replace(INTENT, message_id=text, target=text)])
     journal.close_intents([id_], "done")
-    assert journal.moved("home", "ident", text)
+    assert journal.moves("home", "ident", text)
 
 
 # Intents
@@ -154,14 +154,14 @@ def test_an_intent_is_open_until_its_outcome(journal: Journal) -> None:
 def test_only_a_done_move_of_that_very_message_is_a_rescue(journal: Journal) -> None:
     """An open or failed move, a keyword, a forged Message-ID or another account's move do not count."""
     move, keyword = journal.open_intents([INTENT, replace(INTENT, act="keyword", ident="tagged")])
-    assert not journal.moved("home", "ident", "<a@b>")
+    assert not journal.moves("home", "ident", "<a@b>")
     journal.close_intents([move, keyword], "failed", why="gone")
-    assert not journal.moved("home", "ident", "<a@b>")
+    assert not journal.moves("home", "ident", "<a@b>")
     journal.close_intents([move, keyword], "done")
-    assert journal.moved("home", "ident", "<a@b>")
-    assert not journal.moved("home", "ident", "<forged@b>")
-    assert not journal.moved("home", "tagged", "<a@b>")
-    assert not journal.moved("work", "ident", "<a@b>")
+    assert journal.moves("home", "ident", "<a@b>")
+    assert not journal.moves("home", "ident", "<forged@b>")
+    assert not journal.moves("home", "tagged", "<a@b>")
+    assert not journal.moves("work", "ident", "<a@b>")
 
 
 def test_intents_survive_a_kill(path: Path) -> None:

@@ -1,0 +1,253 @@
+"""Decision → keywords and move: planned, journalled as intents, carried out in groups, journalled as outcomes.
+
+    intent open    on the disk before the server hears of it
+           done    the server showed that it happened
+           failed  it did not, and will not be tried again by itself: the message had gone, or keeps no keyword
+           open    still, when the connection broke (`settle` looks where the message is) or the server refused a move
+
+A message is only ever acted on at the place where it was judged. If it has left that place, somebody else was faster,
+and has the last word.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+from mailtagger.decide import Verdict
+from mailtagger.errors import MailboxError
+from mailtagger.imap import CannotMove, FolderState, Moved
+from mailtagger.journal import Act, Intent, Journal
+from mailtagger.state import acting
+
+LEFT_ALONE = frozenset({"\\deleted", "\\draft"})
+NOT_JUNK = frozenset({"notjunk", "$notjunk", "nonjunk"})
+LOOK = 50  # intents looked up before they are carried out as one group
+ORDER: tuple[Act, ...] = ("keyword", "move")  # keywords first: they travel with the message
+GONE = "it was gone: moved or deleted by somebody else"
+NOT_KEPT = "the server kept no keyword"
+NO_FOLDER = "there is no spam folder"
+
+
+class Mailbox(Protocol):
+    """What is needed of `imap.Mailbox`, with a folder selected."""
+
+    def flags(self, uids: Iterable[int]) -> dict[int, frozenset[str]]: ...
+    def add_keywords(self, uids: Iterable[int], names: Iterable[str]) -> set[int]: ...
+    def move(self, uids: Iterable[int], target: str) -> Moved: ...
+    def expunge(self, uids: Iterable[int]) -> set[int]: ...
+    def locate(self, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str) -> list[int]: ...
+
+
+class Marks(Protocol):
+    """What is read of `config.Keywords`."""
+
+    @property
+    def spam(self) -> str: ...
+    @property
+    def unsure(self) -> str: ...
+    @property
+    def junk(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Means:
+    """What can be done in one folder: the keywords for each verdict, and where spam goes.
+
+    No target: nothing is to be moved. An empty one: the spam folder is missing, and its mail waits for it.
+    """
+
+    keywords: Mapping[Verdict, tuple[str, ...]]
+    target: str | None = None
+    note: str = ""
+
+
+def means(marks: Marks, state: FolderState, target: str | None, without_keywords: str = "move_only") -> Means:
+    """What this folder lets us do, and in a sentence what it does not."""
+    wanted: dict[Verdict, tuple[str, ...]] = {
+        "spam": (marks.spam, "$Junk") if marks.junk else (marks.spam,), "unsure": (marks.unsure,),
+    }
+    if not state.writable:
+        return Means({}, None, "The folder is read-only for this account: mail in it is judged, and stays as it is.")
+    if state.keywords_ok:
+        return Means(wanted, target)
+    kept: dict[Verdict, tuple[str, ...]] = {
+        verdict: tuple(name for name in names if name.lower() in state.permanent) for verdict, names in wanted.items()
+    }
+    if not kept["spam"] and without_keywords == "flagged":
+        kept["spam"] = ("\\Flagged",)
+    instead = f"spam is marked with {' and '.join(kept['spam'])}" if kept["spam"] else "spam gets no mark"
+    return Means(kept, target, f"The server keeps no keywords of ours in this folder: {instead}.")
+
+
+def plan(message: Intent, verdict: Verdict, means: Means, before: Collection[Intent] = ()) -> list[Intent]:
+    """The acts that this verdict asks for, less those that `before` shows as done or still to be done.
+
+    `message` is any intent on the message: only its act and target are replaced.
+    """
+    wanted: list[tuple[Act, str]] = []
+    if names := means.keywords.get(verdict):
+        wanted.append(("keyword", " ".join(names)))
+    if verdict == "spam" and means.target is not None and means.target != message.folder:
+        wanted.append(("move", means.target))
+    had = {_kind(intent.act, intent.target) for intent in before if intent.state != "failed"}
+    return [replace(message, act=act, target=target) for act, target in wanted if _kind(act, target) not in had]
+
+
+def _kind(act: Act, target: str) -> tuple[Act, str]:
+    return act, target if act == "keyword" else ""  # a message is moved once, wherever to
+
+
+def perform(mailbox: Mailbox, journal: Journal, intents: Sequence[Intent]) -> list[Intent]:
+    """The intents with what came of them; on the disk before the first act, and after each group."""
+    if not intents:
+        return []
+    with acting(journal.path.parent, intents[0].account, intents[0].folder):
+        ids = journal.open_intents(intents)
+        return _carry_out(mailbox, journal, [replace(intent, id=id_) for intent, id_ in zip(intents, ids, strict=True)])
+
+
+def settle(
+    mailbox: Mailbox, journal: Journal, account: str, state: FolderState, target: str | None,
+    digest: Callable[[bytes], str],
+) -> list[Intent]:
+    """Every open intent of the selected folder, done, failed or still waiting, after a look at where its message is.
+
+    `target` is where spam goes now; with None nothing more is moved.
+    """
+    results: list[Intent] = []
+    with acting(journal.path.parent, account, state.name):
+        waiting = [intent for intent in journal.open_intents_of(account) if intent.folder == state.name]
+        for start in range(0, len(waiting), LOOK):
+            portion = _readdressed(mailbox, journal, state, waiting[start : start + LOOK], digest)
+            flags = mailbox.flags(intent.uid for intent in portion if intent.uidvalidity == state.uidvalidity)
+            seen = [_look(mailbox, journal, state, flags, intent, target, digest) for intent in portion]
+            again = [intent for intent in seen if intent.state == "open" and not intent.why]
+            results += [intent for intent in seen if intent not in again]
+            results += _carry_out(mailbox, journal, again)
+            if any(intent.state == "open" for intent in results):
+                break  # a refusal: the rest would have the same
+    return results
+
+
+def _readdressed(
+    mailbox: Mailbox, journal: Journal, state: FolderState, intents: list[Intent], digest: Callable[[bytes], str]
+) -> list[Intent]:
+    """The intents at their messages' present UIDs, where the server has given the folder a new UIDVALIDITY."""
+    taken: set[int] = set()
+    found = []
+    for intent in intents:
+        if intent.uidvalidity != state.uidvalidity:
+            places = mailbox.locate(state.name, intent.message_id, digest, intent.ident)
+            if uid := next((uid for uid in places if uid not in taken), None):
+                taken.add(uid)
+                intent = _anew(journal, intent, uid=uid, uidvalidity=state.uidvalidity)
+        found.append(intent)
+    return found
+
+
+def _look(
+    mailbox: Mailbox, journal: Journal, state: FolderState, flags: Mapping[int, frozenset[str]], intent: Intent,
+    target: str | None, digest: Callable[[bytes], str],
+) -> Intent:
+    """The intent closed; or open, with the reason to wait, or with none and then it is to be carried out now."""
+    here = intent.uidvalidity == state.uidvalidity and intent.uid in flags
+    moving = intent.act == "move"
+    if moving and (copy := _copy(mailbox, journal, intent, digest)) is not None:
+        try:  # both here and there: the connection broke between copy and delete; the copy is proven, so finish it
+            finished = not here or intent.uid in mailbox.expunge([intent.uid])
+        except MailboxError as error:
+            return replace(intent, why=str(error))
+        if not finished:
+            return replace(intent, why="it was copied, and the original cannot be removed")
+        return _close(journal, [intent], "done", new={intent.uid: copy})[0]
+    if not here:
+        # At another UID it has come back: it was moved, and the user was faster than our looking.
+        back = moving and mailbox.locate(state.name, intent.message_id, digest, intent.ident)
+        return _close(journal, [intent], *(("done", "") if back else ("failed", GONE)))[0]
+    if {flag.lower() for flag in flags[intent.uid]} & (LEFT_ALONE | NOT_JUNK):
+        return _close(journal, [intent], "failed", "somebody marked it as deleted, draft or not junk")[0]
+    if moving and target is None:
+        return _close(journal, [intent], "failed", "nothing is to be moved here any more")[0]
+    if moving and target and target != intent.target:
+        return _anew(journal, intent, target=target)
+    return intent if intent.target else replace(intent, why=NO_FOLDER)
+
+
+def _copy(mailbox: Mailbox, journal: Journal, intent: Intent, digest: Callable[[bytes], str]) -> int | None:
+    """The UID of the message in the target, unless another move of the same message accounts for it."""
+    if not intent.target:
+        return None
+    moves = [move for move in journal.moves(intent.account, intent.ident, intent.message_id)
+             if move.target == intent.target]
+    found = copies(mailbox, intent, digest)
+    mine = [uid for uid in found if uid not in {move.new_uid for move in moves}]
+    unknown = sum(move.new_uid is None for move in moves)
+    return mine[-1] if len(mine) > unknown else None
+
+
+def copies(mailbox: Mailbox, intent: Intent, digest: Callable[[bytes], str]) -> list[int]:
+    """The UIDs that the message of this move has in its target; none where that folder is gone."""
+    try:
+        return mailbox.locate(intent.target, intent.message_id, digest, intent.ident)
+    except MailboxError:
+        return []
+
+
+def _anew(journal: Journal, intent: Intent, **changes: Any) -> Intent:
+    """The same act under a changed address or target, as an intent of its own; one that was written stays as it is."""
+    changed = replace(intent, **changes)
+    with journal.transaction():
+        journal.close_intents([intent.id], "failed", why="it was planned anew")
+        (id_,) = journal.open_intents([changed])
+    return replace(changed, id=id_)
+
+
+def _carry_out(mailbox: Mailbox, journal: Journal, intents: Sequence[Intent]) -> list[Intent]:
+    groups: dict[tuple[Act, str], list[Intent]] = {}
+    for intent in intents:
+        groups.setdefault((intent.act, intent.target), []).append(intent)
+    results = []
+    for act, target in sorted(groups, key=lambda group: ORDER.index(group[0])):
+        results += (_mark if act == "keyword" else _move)(mailbox, journal, groups[act, target], target)
+    return results
+
+
+def _mark(mailbox: Mailbox, journal: Journal, group: list[Intent], target: str) -> list[Intent]:
+    uids = {intent.uid for intent in group}
+    try:
+        shown = mailbox.add_keywords(uids, target.split())
+        there = mailbox.flags(uids - shown).keys() if uids - shown else set[int]()
+    except MailboxError as error:
+        return _close(journal, group, "failed", str(error))
+    return [
+        *_close(journal, [intent for intent in group if intent.uid in shown], "done"),
+        *_close(journal, [intent for intent in group if intent.uid in there], "failed", NOT_KEPT),
+        *_close(journal, [intent for intent in group if intent.uid not in shown | there], "failed", GONE),
+    ]
+
+
+def _move(mailbox: Mailbox, journal: Journal, group: list[Intent], target: str) -> list[Intent]:
+    if not target:
+        return [replace(intent, why=NO_FOLDER) for intent in group]
+    try:
+        moved = mailbox.move([intent.uid for intent in group], target)
+    except CannotMove as error:
+        return _close(journal, group, "failed", str(error))
+    except MailboxError as error:
+        return [replace(intent, why=str(error)) for intent in group]
+    rest = [intent for intent in group if intent.uid not in moved.done.keys() | moved.gone]
+    return [
+        *_close(journal, [intent for intent in group if intent.uid in moved.done], "done", "", moved.done),
+        *_close(journal, [intent for intent in group if intent.uid in moved.gone], "failed", GONE),
+        *(replace(intent, why=f"{target} took only some of the messages") for intent in rest),
+    ]
+
+
+def _close(
+    journal: Journal, group: Sequence[Intent], state: Literal["done", "failed"], why: str = "",
+    new: Mapping[int, int | None] | None = None,
+) -> list[Intent]:
+    new = new or {}
+    if group:
+        journal.close_intents([intent.id for intent in group], state, new, why)
+    return [replace(intent, state=state, why=why, new_uid=new.get(intent.uid)) for intent in group]

@@ -1,0 +1,298 @@
+"""`mailtagger run`: a watcher for each folder, one clock for all, and what signals and systemd ask for.
+
+    main thread    waits for signals: SIGTERM or SIGINT ends it, a second one at once; SIGHUP reads the file again
+    watchers       one thread and one connection each (watch.py); a dead server holds up nobody else
+    APScheduler    wakes the watchers, notices a new model, prunes the journal; it never talks to a server
+"""
+
+import logging
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+from apscheduler.schedulers.background import BackgroundScheduler
+from sdnotify import SystemdNotifier
+
+from mailtagger import __version__, artifact, config, secret
+from mailtagger import log as logs
+from mailtagger.config import Account, Settings
+from mailtagger.decide import Policy
+from mailtagger.errors import ConfigError, MailtaggerError, StateError
+from mailtagger.imap import Mailbox
+from mailtagger.journal import FILE, Journal
+from mailtagger.judge import Job
+from mailtagger.pipeline import Outcome
+from mailtagger.report import plain
+from mailtagger.score import Scorer, open_scorer
+from mailtagger.state import RunLock
+from mailtagger.watch import Door, Watcher
+
+log = logging.getLogger(__name__)
+
+POLITE, GRACE = 2.5, 4.5  # seconds after SIGTERM in which connections end by themselves, and in which the program ends
+MODEL_SECONDS = 60
+KEEP = timedelta(days=400)  # for which a verdict is remembered
+
+
+class Model:
+    """The scorer in use; `refresh` swaps it for the model that is current now, once that has proven itself."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._refused = ""
+        self._path, self.scorer = self._open(settings)
+
+    def refresh(self, settings: Settings) -> None:
+        """Another model if there is another; one that cannot be used is named once, and the old one goes on."""
+        try:
+            if self._where(settings) == self._path:
+                return
+            self._path, self.scorer = self._open(settings)
+            log.info("model %s scores from now on", self.scorer.model)
+            self._refused = ""
+        except MailtaggerError as error:
+            if str(error) != self._refused:
+                self._refused = str(error)
+                log.warning("model %s goes on: %s", self.scorer.model, plain(error))
+
+    @classmethod
+    def _open(cls, settings: Settings) -> tuple[Path, Scorer]:
+        path = cls._where(settings)
+        scorer = open_scorer(artifact.load(path))
+        for account in settings.accounts:
+            account.cutoffs(scorer.cutoffs.ham, scorer.cutoffs.spam)
+        return path, scorer
+
+    @staticmethod
+    def _where(settings: Settings) -> Path:
+        return (settings.model or artifact.find(settings.state_dir)).resolve()
+
+
+class Systemd:
+    """Tells systemd that we are ready and alive, which only a server's answer can prove (sd_notify(3))."""
+
+    def __init__(self) -> None:
+        self._notifier = SystemdNotifier()
+        self._watchdog = _watchdog_seconds()
+        self._fed = -self._watchdog
+        self._ready = False
+        self._silent: set[Watcher] = set()
+        self._answers = 0
+        self._lock = threading.Lock()
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds within which each watcher should ask its server something."""
+        return self._watchdog / 3 if self._watchdog else 3600.0
+
+    def expect(self, watchers: set[Watcher]) -> None:
+        """READY waits for the first word of these, good or bad, and for one good word."""
+        with self._lock:
+            self._silent = set(watchers)
+
+    def heard(self, watcher: Watcher, error: Exception | None) -> None:
+        """A watcher has completed a round with its server, or has failed."""
+        with self._lock:
+            self._silent.discard(watcher)
+            self._answers += error is None
+            if not self._ready and self._answers and not self._silent:
+                self._ready = True
+                self._notifier.notify("READY=1")
+                log.info("ready")
+            if error is None and self._watchdog and time.monotonic() - self._fed > self._watchdog / 10:
+                self._fed = time.monotonic()
+                self._notifier.notify("WATCHDOG=1")
+
+    @property
+    def ready(self) -> bool:
+        return self._ready
+
+    def stopping(self) -> None:
+        """What takes its time now is the end."""
+        self._notifier.notify("STOPPING=1")
+
+
+class Daemon:
+    """All watchers of one configuration."""
+
+    def __init__(
+        self, path: Path, settings: Settings, journal: Journal, level: str | None, report: Callable[[Outcome], None]
+    ) -> None:
+        self._path, self._settings, self._journal, self._level = path, settings, journal, level
+        self._report, self._reporting = report, threading.Lock()
+        self._model = Model(settings)
+        self._systemd = Systemd()
+        self._clock = BackgroundScheduler(
+            timezone=UTC, job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
+        )
+        self._watchers: dict[tuple[str, str], Watcher] = {}
+        self._unconfigured: dict[str, ConfigError] = {}
+        self._inbox: queue.SimpleQueue[signal.Signals | ConfigError] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        """Until SIGTERM or SIGINT; ConfigError when no account at all can be used."""
+        with _signals(self._inbox):
+            log.info("mailtagger %s in %s, model %s", __version__, self._settings.state_dir, self._model.scorer.model)
+            for note in self._journal.notes():
+                log.warning("%s/%s: %s", note.account, plain(note.folder), plain(note.text))
+            self._clock.add_job(lambda: self._model.refresh(self._settings), "interval", seconds=MODEL_SECONDS)
+            self._clock.add_job(self._prune, "interval", days=1)
+            self._clock.start()
+            self._watch()
+            try:
+                while (news := self._inbox.get()) == signal.SIGHUP:
+                    self._reload()
+            finally:
+                self._systemd.stopping()
+                self._clock.shutdown(wait=False)
+                _end(self._watchers.values())
+            if isinstance(news, ConfigError):
+                raise news
+            log.info("ended by %s", news.name)
+
+    def _watch(self) -> None:
+        """A watcher for every folder of the settings that has none yet."""
+        doors = {watcher.account.name: watcher.door for watcher in self._watchers.values()}
+        started = []
+        for account in self._settings.accounts:
+            door = doors.get(account.name, Door())
+            for folder in account.folders:
+                if (account.name, folder) not in self._watchers:
+                    mailbox = Mailbox(account, partial(secret.password, account))
+                    watcher = Watcher(
+                        account, folder, mailbox, door, self._job, self._tell, self._heard, self._systemd.longest_wait
+                    )
+                    self._watchers[account.name, folder] = watcher
+                    started.append(watcher)
+        self._systemd.expect(set(started))
+        for watcher in started:
+            seconds = watcher.account.poll_seconds
+            self._clock.add_job(
+                watcher.wake, "interval", seconds=seconds, jitter=seconds // 10 or None, id=watcher.name,
+                replace_existing=True,
+            )
+            watcher.start()
+
+    def _reload(self) -> None:
+        """The file as it is now, if all of it can be used; what changed, and what is in trouble, is started anew."""
+        try:
+            settings = config.load(self._path)
+            if settings.state_dir != self._settings.state_dir:
+                raise ConfigError("state_dir cannot be changed while mailtagger runs.", "Start it again.")
+            model = Model(settings)
+        except MailtaggerError as error:
+            log.error("the configuration was not reloaded, the old one stays: %s", plain(error))
+            for problem in error.problems if isinstance(error, ConfigError) else ():
+                log.error("  %s", plain(problem))
+            return
+        wanted = {(account.name, folder): account for account in settings.accounts for folder in account.folders}
+        same = settings.keywords == self._settings.keywords
+        leaving = {
+            key: watcher for key, watcher in self._watchers.items()
+            if not same or wanted.get(key) != watcher.account or watcher.troubled
+        }
+        for key, watcher in leaving.items():
+            self._clock.remove_job(watcher.name)
+            del self._watchers[key]
+        _end(leaving.values())
+        self._settings, self._model = settings, model
+        logs.start(self._level or settings.log.level, settings.log.format)
+        self._watch()
+        log.info("the configuration was reloaded; %d folders are watched", len(self._watchers))
+
+    def _job(self, account: Account, stop: Callable[[], bool]) -> Job:
+        scorer = self._model.scorer
+        policy = Policy(*account.cutoffs(scorer.cutoffs.ham, scorer.cutoffs.spam))
+        return Job(account, self._settings.keywords, policy, scorer, self._journal, stop=stop)
+
+    def _tell(self, outcome: Outcome) -> None:
+        _log(outcome)
+        with self._reporting:
+            self._report(outcome)
+
+    def _heard(self, watcher: Watcher, error: Exception | None) -> None:
+        self._systemd.heard(watcher, error)
+        if self._systemd.ready:
+            return
+        if isinstance(error, ConfigError):
+            self._unconfigured[watcher.account.name] = error
+            if self._unconfigured.keys() >= {account.name for account in self._settings.accounts}:
+                self._inbox.put(error)
+        else:
+            self._unconfigured.pop(watcher.account.name, None)
+
+    def _prune(self) -> None:
+        try:
+            self._journal.prune(datetime.now(UTC) - KEEP)
+        except StateError as error:
+            log.warning("%s", plain(error))
+
+
+def run(path: Path, level: str | None = None, report: Callable[[Outcome], None] = lambda outcome: None) -> int:
+    """Watches until it is told to end; `report` gets every outcome, one at a time. The exit status."""
+    settings = config.load(path)
+    logs.start(level or settings.log.level, settings.log.format)
+    with RunLock(settings.state_dir), Journal(settings.state_dir / FILE) as journal:
+        Daemon(path, settings, journal, level, report).run()
+    return 0
+
+
+@contextmanager
+def _signals(inbox: "queue.SimpleQueue[signal.Signals | ConfigError]") -> Iterator[None]:
+    """SIGTERM, SIGINT and SIGHUP go to the inbox; a second SIGTERM or SIGINT ends the process at once."""
+    ending = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal ending
+        if ending and number != signal.SIGHUP:
+            os._exit(128 + number)
+        ending = ending or number != signal.SIGHUP
+        inbox.put(signal.Signals(number))
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(watchers: Collection[Watcher]) -> None:
+    """Returns when all have ended, or after GRACE seconds: then what is left waits for a server that says nothing."""
+    began = time.monotonic()
+    for watcher in watchers:
+        watcher.stop()
+    for patience in (POLITE, GRACE):
+        for watcher in watchers:
+            watcher.join(max(0.0, began + patience - time.monotonic()))
+        for watcher in watchers:
+            if watcher.is_alive():
+                watcher.interrupt()
+
+
+def _log(outcome: Outcome) -> None:
+    where = f"{outcome.account}/{plain(outcome.folder)} UID {outcome.uid}"
+    score = "-" if outcome.score is None else f"{outcome.score:.4f}"
+    done = {"none": "left alone", "keyword": "marked", "move": "moved"}[outcome.action]
+    done = done if outcome.done else f"not {done}"
+    notes = f" ({plain(outcome.notes)})" if outcome.notes else ""
+    fields = ("account", "folder", "uid", "ident", "score", "verdict", "decided_by", "model", "action", "done", "ms")
+    log.info(
+        "%s %s %s %s by %s, %s in %.0f ms%s", where, outcome.ident[:8], score, outcome.verdict,
+        outcome.model if outcome.decided_by == "model" else outcome.decided_by, done, outcome.ms, notes,
+        extra={name: getattr(outcome, name) for name in fields},
+    )
+    log.debug("%s subject: %s", where, plain(outcome.subject))
+
+
+def _watchdog_seconds() -> float:
+    """How often systemd wants to hear from this process; 0 when it does not (sd_watchdog_enabled(3))."""
+    usec, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
+    return int(usec) / 1e6 if usec.isdigit() and pid in ("", str(os.getpid())) else 0.0

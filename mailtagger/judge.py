@@ -1,0 +1,161 @@
+"""UIDs → a judgement on each message that is there: fetched, parsed, cleaned, scored and decided, or known from before.
+
+What is in the journal is not fetched again. A message that is known by ident and Message-ID at another address (the
+server renumbered its folder, or it lies in two) keeps its verdict. One that we moved and that is back is the user's
+word.
+"""
+
+import hashlib
+import logging
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+from mailtagger.apply import LEFT_ALONE, copies
+from mailtagger.clean import clean
+from mailtagger.config import Account, Keywords
+from mailtagger.decide import UNFAMILIAR, By, Decision, Policy, Verdict, decide
+from mailtagger.errors import MailtaggerError
+from mailtagger.imap import Address, FolderState, Mailbox, RawMessage
+from mailtagger.journal import Intent, Journal, Judged
+from mailtagger.parse import identify, parse
+from mailtagger.report import plain
+from mailtagger.score import Score
+
+log = logging.getLogger(__name__)
+
+TRIES = 3
+FAILED = "it could not be judged"
+EMPTY = "no text"
+
+
+class Scores(Protocol):
+    """What is needed of `score.Scorer`."""
+
+    model: str
+
+    def score(self, text: str) -> Score: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a pass works with, and how far it may go."""
+
+    account: Account
+    keywords: Keywords
+    policy: Policy
+    scorer: Scores
+    journal: Journal
+    act: bool = True  # False: a dry run
+    release: bool = False  # a person has released the brake
+    judge_anew: bool = False  # what another model judged is judged again
+    stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One message at its address, and the decision on it.
+
+    `fresh`: to be recorded; `before`: judged earlier, here or at another address.
+    """
+
+    address: Address
+    ident: str
+    message_id: str
+    subject: str
+    decision: Decision
+    model: str
+    flags: frozenset[str]
+    fresh: bool = True
+    before: bool = False
+
+    def intent(self, account: str, batch: str) -> Intent:
+        at = self.address
+        return Intent(account, at.folder, at.uidvalidity, at.uid, self.ident, self.message_id, "keyword", "", batch)
+
+
+def judge(job: Job, mailbox: Mailbox, state: FolderState, uids: Sequence[int]) -> Iterator[Judgement]:
+    """A judgement on each message that is there and is not marked as deleted or draft."""
+    account = job.account.name
+    addresses = [Address(state.name, state.uidvalidity, uid) for uid in uids]
+    known = {at.uid: row for at in addresses if (row := job.journal.judged(account, at)) and _stands(job, row)}
+    flags = mailbox.flags(known) if known else {}
+    for at in addresses:
+        if at.uid in flags and not _left_alone(flags[at.uid]):
+            yield _again(job, known[at.uid], at, "", flags[at.uid])
+    fresh = [at.uid for at in addresses if at.uid not in known]
+    for message in mailbox.fetch(fresh) if fresh else ():
+        if job.stop():
+            return
+        if not _left_alone(message.flags):
+            yield _fresh(job, mailbox, message)
+
+
+def _fresh(job: Job, mailbox: Mailbox, message: RawMessage) -> Judgement:
+    """The judgement on a message that was never seen at this address; one that cannot be judged is unsure."""
+    for _ in range(TRIES):
+        try:
+            return _first_sight(job, mailbox, message)
+        except MailtaggerError:
+            raise  # the server's fault or the disk's, not the message's
+        except Exception as error:  # one bad message must not hold up the others; what it raised may quote it
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            why = f"{FAILED}: {type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
+    log.warning("%s/%s UID %d: %s", job.account.name, plain(message.address.folder), message.address.uid, why)
+    decision = decide(None, job.policy, notes=[why])
+    ident = hashlib.sha256(message.raw).hexdigest()
+    return Judgement(message.address, ident, "", "", decision, job.scorer.model, message.flags)
+
+
+def _first_sight(job: Job, mailbox: Mailbox, message: RawMessage) -> Judgement:
+    account, journal = job.account.name, job.journal
+    mail, ident = parse(message.raw), identify(message.raw)
+    row = journal.known(account, ident, mail.message_id)
+    rescued = _rescued(job, mailbox, message.address.folder, ident, mail.message_id)
+    if row and not rescued and _stands(job, row):
+        return _again(job, row, message.address, mail.subject, message.flags)
+    notes = list(mail.notes)
+    if message.partial:
+        notes.append(f"only the first {len(message.raw) >> 10} kB of {message.size >> 10} kB were read")
+    text = clean(mail)
+    if text.strip():
+        score = job.scorer.score(text)
+        decision = decide(score.p, job.policy, score.familiar, rescued, notes)
+    else:
+        decision = decide(None, job.policy, rescued=rescued, notes=notes or [EMPTY])
+    return Judgement(message.address, ident, mail.message_id, mail.subject, decision, job.scorer.model, message.flags)
+
+
+def _again(job: Job, row: Judged, address: Address, subject: str, flags: frozenset[str]) -> Judgement:
+    """What the journal knows of a message, at its present address and under the present cutoffs."""
+    decision = Decision(cast(Verdict, row.verdict), cast(By, row.decided_by), row.score, row.notes)
+    if row.decided_by == "model" and row.model == job.scorer.model:
+        decision = decide(row.score, job.policy, 0.0 if UNFAMILIAR in row.notes else 1.0, notes=row.notes)
+    moved = (row.folder, row.uidvalidity, row.uid) != (address.folder, address.uidvalidity, address.uid)
+    return Judgement(
+        address, row.ident, row.message_id, subject, decision, row.model, flags,
+        fresh=moved or decision.verdict != row.verdict, before=True,
+    )
+
+
+def _stands(job: Job, row: Judged) -> bool:
+    return row.decided_by == "user" or row.model == job.scorer.model or not job.judge_anew
+
+
+def _left_alone(flags: frozenset[str]) -> bool:
+    return any(flag.lower() in LEFT_ALONE for flag in flags)
+
+
+def _rescued(job: Job, mailbox: Mailbox, folder: str, ident: str, message_id: str) -> bool:
+    """Whether the user took this message out of the spam folder: fewer copies are there than we have moved.
+
+    A copy for each move means that the message was delivered once more.
+    """
+    moves: dict[str, list[Intent]] = {}
+    for move in job.journal.moves(job.account.name, ident, message_id):
+        moves.setdefault(move.target, []).append(move)
+    return any(
+        len(copies(mailbox, made[0], identify)) < len(made) for target, made in moves.items() if target != folder
+    )
