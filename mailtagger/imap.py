@@ -1,15 +1,54 @@
-"""Mailbox: one connection to one account, and the only module that speaks IMAP."""
+"""Mailbox: one connection to one account; this and the modules named imap_… are all that speaks IMAP.
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+A lost connection is TryLater, and the mailbox is then disconnected until `connect`. What was under way may or may not
+have happened: `locate` tells. What the server refuses is MailboxError. Reading is always PEEK: \\Seen is never set.
+"""
+
+import hashlib
+import imaplib
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
-from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Self
 
-from mailtagger.errors import MailboxError
+from imapclient.datetime_util import format_criteria_date
 
-PARTIAL = 262_144  # bytes fetched of a big message
+from mailtagger.errors import MailboxError, TryLater
+from mailtagger.imap_folders import FolderInfo as FolderInfo
+from mailtagger.imap_folders import Namespace
+from mailtagger.imap_session import Answer, Session
+from mailtagger.imap_session import Refused as Refused
+from mailtagger.imap_syntax import (
+    Fetched,
+    copied,
+    fetched,
+    flag_list,
+    folder_name,
+    listed,
+    numbers,
+    portions,
+    printable,
+    quoted,
+    uid_set,
+)
+from mailtagger.imap_wire import Server
+from mailtagger.secret import Secret
+
+log = logging.getLogger(__name__)
+
+# Measured on Dovecot: 1,301 messages a second one by one, 4,737 in batches of 50, 5,729 in batches of 500.
+BATCH = 50
+BATCH_BYTES = 4_000_000
+BIG = 1_000_000  # of a message bigger than this only PARTIAL bytes are fetched: 1.4 ms instead of 0.9 s for 62 MB
+PARTIAL = 262_144
+WINDOW = 50_000  # messages in one SEARCH, whose answer is one line of up to 0.55 MB
+RENEW = 540.0  # seconds of one IDLE: RFC 2177 asks for less than 29 minutes, home routers forget after 5 to 10
+NEWS = {"EXISTS", "RECENT", "EXPUNGE", "VANISHED", "FETCH"}
+GONE = "EXPUNGEISSUED"  # RFC 5530: another client was faster with some of the messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +73,7 @@ class RawMessage:
 
 @dataclass(frozen=True, slots=True)
 class FolderState:
-    """What SELECT told of a folder; `keywords_ok`: it keeps any keyword, `modseq`: None without CONDSTORE."""
+    """What SELECT told of a folder; `keywords_ok`: it takes any keyword, `modseq`: None without CONDSTORE."""
 
     name: str
     uidvalidity: int
@@ -43,14 +82,7 @@ class FolderState:
     keywords_ok: bool
     writable: bool
     modseq: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class FolderInfo:
-    """A folder that can be selected, with the attributes of RFC 6154 and RFC 3501 as the server spells them."""
-
-    name: str
-    flags: frozenset[str]
+    permanent: frozenset[str] = frozenset()  # PERMANENTFLAGS in lower case: a folder may have a fixed list
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,95 +92,395 @@ class Moved:
     A UID in neither is still where it was.
     """
 
-    done: dict[int, int | None]
-    gone: set[int]
+    done: dict[int, int | None] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
 
 
 class CannotMove(MailboxError):
-    """The server has neither MOVE nor UIDPLUS: a message could be copied, but not taken away on its own."""
-
-
-class Server(Protocol):
-    """What a Mailbox reads of an account's settings."""
-
-    @property
-    def host(self) -> str: ...
-    @property
-    def port(self) -> int: ...
-    @property
-    def tls(self) -> Literal["implicit", "starttls", "none"]: ...
-    @property
-    def ca_file(self) -> Path | None: ...
-    @property
-    def username(self) -> str: ...
-    @property
-    def connect_timeout(self) -> float: ...
-    @property
-    def read_timeout(self) -> float: ...
-
-
-class Secret(Protocol):
-    """What a Mailbox reads of a secret."""
-
-    @property
-    def kind(self) -> Literal["password", "token"]: ...
-    @property
-    def value(self) -> str: ...
+    """Messages could be copied but not taken away one by one: no MOVE and no UIDPLUS, or no right to delete."""
 
 
 class Mailbox:
-    """One connection, used by one thread at a time; `close` and `interrupt` may come from another."""
+    """One connection, used by one thread at a time; only `interrupt` may come from another."""
 
-    def __init__(self, server: Server, secret: Callable[[], Secret]) -> None: ...
+    def __init__(self, account: Server, secret: Callable[[], Secret]) -> None:
+        self._account = account
+        self._session = Session(account, secret)
+        self._selected: FolderState | None = None
+        self._own: Namespace | None = None
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        self.connect()
+        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- the connection ---
 
     def connect(self) -> None:
-        """Logged in, over verified TLS; does nothing when connected."""
+        """Connected and logged in, over verified TLS, with no folder selected; nothing happens when it is already."""
+        if not self._session.connected:
+            self._selected = self._own = None
+            self._session.connect()
 
     def close(self) -> None:
-        """Logged out if the server answers within two seconds, disconnected in any case."""
+        """Logged out if the server answers within two seconds, and disconnected in any case."""
+        self._session.close()
 
     def interrupt(self) -> None:
-        """From another thread: whatever this mailbox waits for ends with TryLater."""
+        """From another thread: whatever this mailbox is waiting for ends at once, with TryLater."""
+        self._session.interrupt()
 
     @property
     def can_idle(self) -> bool:
-        """Whether the server has IDLE; without it `idle` only lets time pass."""
+        """Whether the server tells of news by itself; without that, `idle` only lets the time pass."""
+        return "IDLE" in self._session.capabilities
 
     @property
     def can_move(self) -> bool:
-        """Whether `move` is possible at all."""
+        """Whether the server can take away a message and no other."""
+        return bool({"MOVE", "UIDPLUS"} & self._session.capabilities)
 
-    def folders(self) -> list[FolderInfo]: ...
+    # --- folders ---
 
-    def spam_folder(self, wanted: str | None, create: bool = False) -> str: ...
+    def folders(self) -> list[FolderInfo]:
+        """All folders that can be selected."""
+        return [
+            FolderInfo(name, attributes) for attributes, _, name in self._list()
+            if not {"\\noselect", "\\nonexistent"} & _lower(attributes)
+        ]
 
-    def select(self, folder: str) -> FolderState: ...
+    def spam_folder(self, wanted: str | None, create: bool = False) -> str:
+        """The server's name of the folder `wanted`, else of the one with \\Junk, else of one with a known name."""
+        folders, own = self.folders(), self._namespace()
+        if wanted is not None:
+            found = own.spelling(wanted, [folder.name for folder in folders])
+        else:
+            marked = [folder.name for folder in folders if "\\junk" in _lower(folder.flags)]
+            found = next(iter(own.spam_folders(folders)), None)
+            if len(marked) > 1:
+                log.warning("%s: of the folders marked \\Junk (%s) %s is taken",
+                            self._account.host, ", ".join(map(printable, marked)), printable(found or ""))
+        if found is None and create:
+            return self._create(wanted or "Junk")
+        if found is None:
+            raise self._missing((wanted and f"no folder {wanted}") or "no folder marked \\Junk", folders)
+        return found
 
-    def uids(self, first: int = 1, since: date | None = None) -> list[int]: ...
+    def select(self, folder: str) -> FolderState:
+        """The folder opened for reading and writing; its name may lack the server's prefix (`INBOX.`)."""
+        try:
+            return self._open("INBOX" if folder.upper() == "INBOX" else folder)
+        except Refused:
+            folders = self.folders()
+            name = self._namespace().spelling(folder, [folder.name for folder in folders])
+            if name == folder:
+                raise
+        if name is None:
+            raise self._missing(f"no folder {folder}", folders)
+        return self._open(name)
 
-    def fetch(self, uids: Iterable[int]) -> Iterator[RawMessage]: ...
+    # --- messages ---
 
-    def flags(self, uids: Iterable[int]) -> dict[int, frozenset[str]]: ...
+    def uids(self, first: int = 1, since: date | None = None) -> list[int]:
+        """UIDs from `first` on, ascending; with `since`, of messages that arrived on that day or later."""
+        criteria = ["UID", f"{first}:*"]
+        if since is not None:
+            criteria += ["SINCE", format_criteria_date(since).decode()]
+        state, found, top = self._here(), set[int](), ""
+        if state.uidnext - first > WINDOW:
+            # By place, from the end on: what is expunged meanwhile shifts the rest into windows still to come.
+            for below in range(state.messages - WINDOW, 0, -WINDOW):
+                found.update(self._search(f"{below + 1}:{top or '*'}", *criteria))
+                top = str(below)
+        found.update(self._search(*([f"1:{top}"] if top else []), *criteria))
+        return sorted(uid for uid in found if uid >= first)  # n:* has the last message even when its UID is below n
+
+    def fetch(self, uids: Iterable[int]) -> Iterator[RawMessage]:
+        """The messages in the given order, in batches; those that are gone are left out."""
+        state = self._here()
+        for portion in portions(uids):
+            told = self._fetch(portion, "RFC822.SIZE")
+            sizes = {uid: told[uid].size or 0 for uid in portion if uid in told}
+            for batch in _batches(sizes):
+                if (self._here().name, self._here().uidvalidity) != (state.name, state.uidvalidity):
+                    raise RuntimeError("another folder was selected while fetching")
+                big = sizes[batch[0]] > BIG
+                bodies = self._fetch(batch, f"(FLAGS RFC822.SIZE BODY.PEEK[]{f'<0.{PARTIAL}>' if big else ''})")
+                for uid in batch:
+                    one = bodies.get(uid, Fetched())
+                    if one.body is None:
+                        log.debug("%s: UID %d was expunged before it could be read", state.name, uid)
+                        continue
+                    address = Address(state.name, state.uidvalidity, uid)
+                    yield RawMessage(address, one.body, one.flags or frozenset(), one.size or len(one.body), big)
+
+    def flags(self, uids: Iterable[int]) -> dict[int, frozenset[str]]:
+        """UID → flags and keywords, of those messages that are still there."""
+        return {
+            uid: one.flags
+            for portion in portions(uids)
+            for uid, one in self._fetch(portion, "FLAGS").items()
+            if one.flags is not None
+        }
 
     def add_keywords(self, uids: Iterable[int], names: Iterable[str]) -> set[int]:
-        """The UIDs that show all these keywords when FLAGS are read back, compared without case."""
+        """The UIDs that show all these keywords afterwards; some servers answer OK and keep none."""
+        names = list(names)
+        shown = self._store(list(uids), "+FLAGS.SILENT", names)
+        return {uid for uid, flags in shown.items() if _lower(names) <= _lower(flags)}
 
     def remove_keywords(self, uids: Iterable[int], names: Iterable[str]) -> set[int]:
-        """The UIDs that show none of these keywords when FLAGS are read back."""
+        """The UIDs that show none of these keywords afterwards."""
+        names = list(names)
+        shown = self._store(list(uids), "-FLAGS.SILENT", names)
+        return {uid for uid, flags in shown.items() if not _lower(names) & _lower(flags)}
 
-    def move(self, uids: Iterable[int], target: str) -> Moved: ...
+    def move(self, uids: Iterable[int], target: str) -> Moved:
+        """By UID MOVE (RFC 6851), else by copy, proof that the copy is there, and `expunge` of the original alone.
+
+        MailboxError when the server refuses and nothing was moved; once something was, the rest just stays.
+        """
+        state, result = self._here(), Moved()
+        if target == state.name:
+            raise ValueError(f"{target} is where the messages are")
+        deletes = not state.permanent or "\\deleted" in state.permanent  # what the account may do is told there
+        if not self.can_move or ("MOVE" not in self._session.capabilities and not deletes):
+            raise CannotMove(f"{self._account.host} cannot take single messages away from {state.name}.",
+                             "Spam is marked there, and stays.")
+        try:
+            for portion in portions(uids):
+                self._move(portion, target, result)
+        except Refused as refusal:
+            if not result.done:
+                raise
+            log.warning("%s: the rest stays here. %s", printable(state.name), refusal)
+        return result
 
     def expunge(self, uids: Iterable[int]) -> set[int]:
-        """Takes away these messages alone, after `locate` has proved that their copies are in place: what is left of an
-        interrupted copy-and-delete. The UIDs that are no longer there."""
+        """The UIDs that are no longer there after these messages, and no others, were deleted (RFC 4315).
 
-    def locate(self, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str) -> list[int]: ...
+        Only for messages whose copies have been seen in their new place: what a cut copy-and-delete left to do.
+        """
+        if "UIDPLUS" not in self._session.capabilities:
+            raise CannotMove(f"{self._account.host} cannot delete single messages.", "Delete the original by hand.")
+        gone: set[int] = set()
+        for portion in portions(uids):
+            self._ask("STORE", uid_set(portion), "+FLAGS.SILENT", "(\\Deleted)").check()
+            self._ask("EXPUNGE", uid_set(portion)).check()
+            gone.update(set(portion) - self._present(portion))
+        return gone
 
-    def idle(self, seconds: float, stop: Callable[[], bool]) -> bool: ...
+    def locate(self, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str) -> list[int]:
+        """UIDs of the messages in `folder` with this Message-ID and this ident; the selected folder stays selected."""
+        # SEARCH HEADER finds parts: the longest run of characters that need no quoting will do, as the ident decides.
+        run = max(re.findall(r"[!#-\[\]-~]+", message_id), key=len, default="")[:200]
+        search = ("HEADER", "Message-ID", quoted(run)) if run else ("NOT", "HEADER", "Message-ID", quoted(""))
+        before = self._selected
+        away = before is None or before.name != folder
+        if away:
+            self._open(folder, examine=True)
+        else:
+            self.poll()  # what arrived since the last command may not be visible yet
+        try:
+            return [found.address.uid for found in self.fetch(self._search(*search)) if digest(found.raw) == ident]
+        finally:
+            if away:
+                self._reopen(before)
+
+    # --- news ---
+
+    def idle(self, seconds: float, stop: Callable[[], bool]) -> bool:
+        """True when the server tells of a change, False when the time is over or `stop`, asked each second, says so."""
+        end = time.monotonic() + seconds
+        while not stop() and (left := end - time.monotonic()) > 0:
+            if not self.can_idle:
+                time.sleep(min(1.0, left))
+            elif self._idle(min(RENEW, left), stop):
+                return True
+        return False
 
     def poll(self) -> tuple[int, int]:
         """(uidnext, messages) of the selected folder, now."""
+        state = self._here()
+        with self._session.exchange(f"looking for new mail in {printable(state.name)}") as client:
+            client.wire.noop()
+            kind, data = client.wire.status(folder_name(state.name), "(MESSAGES UIDNEXT UIDVALIDITY)")
+            if kind != "OK":
+                raise imaplib.IMAP4.error(printable(data[-1]))
+            text = b" ".join(part for entry in data for part in (entry if isinstance(entry, tuple) else (entry,)))
+        # The items stand in the last parentheses; the name before them may have any form.
+        told = dict(re.findall(r"([A-Z]+) (\d+)", printable(text[text.rfind(b"(") :]).upper()))
+        if int(told.get("UIDVALIDITY", state.uidvalidity)) != state.uidvalidity:
+            raise self._renumbered(state)
+        uidnext = int(told["UIDNEXT"]) if "UIDNEXT" in told else self._after_last()
+        self._selected = replace(state, uidnext=uidnext, messages=int(told.get("MESSAGES", state.messages)))
+        return self._selected.uidnext, self._selected.messages
+
+    # --- how it is done ---
+
+    def _move(self, portion: list[int], target: str, result: Moved) -> None:
+        moving = "MOVE" in self._session.capabilities
+        for _ in range(3):
+            left = self._present(set(portion) - result.done.keys())
+            if not left:
+                break
+            answer = self._ask("MOVE" if moving else "COPY", uid_set(left), folder_name(target))
+            pairs: dict[int, int | None] = dict(copied(answer.get("COPYUID")))
+            if not pairs and not answer.refusal:  # OK proves nothing: what is gone is copied to nowhere, with OK
+                pairs = dict.fromkeys(left - self._present(left)) if moving else self._proved(left, target)
+            result.done.update(pairs if moving else {uid: pairs[uid] for uid in self.expunge(pairs)})
+            if not answer.refusal or answer.refusal.code != GONE:
+                break
+        missing = set(portion) - result.done.keys()
+        result.gone.update(missing - self._present(missing))
+        if left and answer.refusal and answer.refusal.code != GONE:
+            raise answer.refusal
+
+    def _proved(self, uids: Iterable[int], target: str) -> dict[int, int | None]:
+        """UID → UID of its copy, by Message-ID and content: where a server has UIDPLUS and still gives no COPYUID."""
+        originals = []
+        for message in self.fetch(sorted(uids)):
+            header = re.search(rb"^message-id:\s*<?([^\s<>]+)", message.raw, re.IGNORECASE | re.MULTILINE)
+            originals.append((message.address.uid, printable(header[1]) if header else "", _digest(message.raw)))
+        places = {uid: self.locate(target, message_id, _digest, ident) for uid, message_id, ident in originals}
+        return {uid: found[-1] for uid, found in places.items() if found}
+
+    def _store(self, uids: Sequence[int], how: str, names: list[str]) -> dict[int, frozenset[str]]:
+        """The flags read back after a STORE; a refusal shows in them, and in the log."""
+        for portion in portions(uids):
+            answer = self._ask("STORE", uid_set(portion), how, flag_list(names))
+            if answer.refusal and answer.refusal.code != GONE:
+                log.warning("%s", answer.refusal)
+        return self.flags(uids)
+
+    def _idle(self, seconds: float, stop: Callable[[], bool]) -> bool:
+        end = time.monotonic() + seconds
+        with self._session.exchange("waiting for news") as client:
+            wire = client.wire
+            tag = wire.start_idle()
+            while not NEWS & wire.untagged_responses.keys() and not stop() and (left := end - time.monotonic()) > 0:
+                if wire.wait(min(1.0, left)):
+                    wire.heed()
+            wire.stop_idle(tag, patience=2.0 if stop() else 10.0)
+            return bool(NEWS & wire.untagged_responses.keys())
+
+    def _open(self, name: str, examine: bool = False) -> FolderState:
+        self._selected = None
+        with self._session.exchange(f"opening {printable(name)}") as client:
+            try:
+                told = client.select_folder(name, readonly=examine)
+            except imaplib.IMAP4.readonly:  # an `abort` by name, but nothing is lost
+                told = client.select_folder(name, readonly=True)
+        if b"UIDVALIDITY" not in told:
+            raise MailboxError(f"{printable(name)} has no UIDVALIDITY: what is noted of its messages would not last.")
+        writable = b"READ-ONLY" not in told
+        permanent = told.get(b"PERMANENTFLAGS")  # RFC 3501, 7.1: where this is missing, all flags can be kept
+        self._selected = FolderState(
+            name=name,
+            uidvalidity=told[b"UIDVALIDITY"],
+            uidnext=told.get(b"UIDNEXT", 0),
+            messages=told.get(b"EXISTS", 0),
+            keywords_ok=writable and (permanent is None or rb"\*" in permanent),
+            writable=writable,
+            modseq=told.get(b"HIGHESTMODSEQ"),
+            permanent=frozenset(printable(flag).lower() for flag in permanent or ()),
+        )
+        if not self._selected.uidnext:
+            self._selected = replace(self._selected, uidnext=self._after_last())
+        return self._selected
+
+    def _reopen(self, before: FolderState | None) -> None:
+        """Back in the folder that was selected before, if there was one and the connection still stands."""
+        self._selected = None
+        if before is not None and self._session.connected and self._open(before.name).uidvalidity != before.uidvalidity:
+            raise self._renumbered(before)
+
+    def _renumbered(self, state: FolderState) -> TryLater:
+        self._session.drop()
+        return TryLater(f"The server has renumbered {printable(state.name)}.")
+
+    def _after_last(self) -> int:
+        return max(self._search("UID", "*"), default=0) + 1
+
+    def _present(self, uids: Iterable[int]) -> set[int]:
+        wanted = set(uids)
+        return wanted & {uid for portion in portions(wanted) for uid in self._search("UID", uid_set(portion))}
+
+    def _search(self, *criteria: str) -> list[int]:
+        return numbers(self._ask("SEARCH", *criteria).check().get("SEARCH"))
+
+    def _fetch(self, portion: Sequence[int], items: str) -> dict[int, Fetched]:
+        answer = self._ask("FETCH", uid_set(portion), items)
+        if answer.refusal and answer.refusal.code != GONE:
+            raise answer.refusal
+        wanted = set(portion)
+        return {uid: one for uid, one in fetched(answer.get("FETCH")).items() if uid in wanted}
+
+    def _ask(self, command: str, *arguments: str) -> Answer:
+        return self._session.ask(f"{command} in {printable(self._here().name)}", command, *arguments)
+
+    def _here(self) -> FolderState:
+        if not self._session.connected:
+            raise TryLater(f"There is no connection to {self._account.host}.")
+        if self._selected is None:
+            raise RuntimeError("no folder is selected")
+        return self._selected
+
+    # --- names of folders ---
+
+    def _list(self) -> list[tuple[frozenset[str], str, str]]:
+        with self._session.exchange("listing the folders") as client:
+            kind, data = client.wire.list('""', "*")
+            if kind != "OK":
+                raise imaplib.IMAP4.error(printable(str(data[-1])))
+            return listed(data)
+
+    def _namespace(self) -> Namespace:
+        if self._own is None:
+            delimiter = next((delimiter for _, delimiter, _ in self._list() if delimiter), "")
+            self._own = Namespace("", delimiter)
+            if "NAMESPACE" in self._session.capabilities:
+                with self._session.exchange("asking for the namespace") as client:
+                    if personal := client.namespace().personal:
+                        self._own = Namespace(personal[0][0], personal[0][1] or delimiter)
+        return self._own
+
+    def _create(self, wanted: str) -> str:
+        name = self._namespace().own(wanted)
+        with self._session.exchange(f"creating {printable(name)}") as client:
+            client.create_folder(name)
+            client.subscribe_folder(name)
+        log.info("%s: created the folder %s", self._account.host, printable(name))
+        return name
+
+    def _missing(self, what: str, folders: list[FolderInfo]) -> MailboxError:
+        names = ", ".join(sorted(printable(folder.name) for folder in folders)[:30]) or "none"
+        return MailboxError(f"{self._account.host} has {what} for {self._account.username}.", f"There are: {names}.")
+
+
+def _batches(sizes: dict[int, int]) -> Iterator[list[int]]:
+    """UIDs for one FETCH each: few enough, small enough, and big messages apart from the others."""
+    batch: list[int] = []
+    room = 0
+    for uid, size in sizes.items():
+        take = PARTIAL if size > BIG else size
+        if batch and (len(batch) == BATCH or take > room or (size > BIG) != (sizes[batch[0]] > BIG)):
+            yield batch
+            batch = []
+        room = (room if batch else BATCH_BYTES) - take
+        batch.append(uid)
+    if batch:
+        yield batch
+
+
+def _lower(names: Iterable[str]) -> set[str]:
+    """Keywords and attributes have no case (RFC 3501, 2.3.2): a folder shows the spelling that it saw first."""
+    return {name.lower() for name in names}
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
