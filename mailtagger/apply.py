@@ -115,10 +115,11 @@ def settle(
     `target` is where spam goes now; with None nothing more is moved.
     """
     results: list[Intent] = []
+    taken: set[tuple[Act, int]] = set()
     with acting(journal.path.parent, account, state.name):
         waiting = [intent for intent in journal.open_intents_of(account) if intent.folder == state.name]
         for start in range(0, len(waiting), LOOK):
-            portion = _readdressed(mailbox, journal, state, waiting[start : start + LOOK], digest)
+            portion = _readdressed(mailbox, journal, state, waiting[start : start + LOOK], digest, taken)
             flags = mailbox.flags(intent.uid for intent in portion if intent.uidvalidity == state.uidvalidity)
             seen = [_look(mailbox, journal, state, flags, intent, target, digest) for intent in portion]
             again = [intent for intent in seen if intent.state == "open" and not intent.why]
@@ -130,16 +131,19 @@ def settle(
 
 
 def _readdressed(
-    mailbox: Mailbox, journal: Journal, state: FolderState, intents: list[Intent], digest: Callable[[bytes], str]
+    mailbox: Mailbox, journal: Journal, state: FolderState, intents: list[Intent], digest: Callable[[bytes], str],
+    taken: set[tuple[Act, int]],
 ) -> list[Intent]:
-    """The intents at their messages' present UIDs, where the server has given the folder a new UIDVALIDITY."""
-    taken: set[int] = set()
+    """The intents at their messages' present UIDs, where the server has given the folder a new UIDVALIDITY.
+
+    Of equal messages each gets its own: `taken` are those that have one.
+    """
     found = []
     for intent in intents:
         if intent.uidvalidity != state.uidvalidity:
             places = mailbox.locate(state.name, intent.message_id, digest, intent.ident)
-            if uid := next((uid for uid in places if uid not in taken), None):
-                taken.add(uid)
+            if uid := next((uid for uid in places if (intent.act, uid) not in taken), None):
+                taken.add((intent.act, uid))
                 intent = _anew(journal, intent, uid=uid, uidvalidity=state.uidvalidity)
         found.append(intent)
     return found
