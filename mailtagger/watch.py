@@ -173,6 +173,8 @@ class Watcher(threading.Thread):
                 self._stumbles = first, stumbles + 1
                 for outcome in pipeline.sweep(job, self._mailbox, place, uids, noticed):
                     self._report(outcome)
+                    if outcome.action == "move" and not outcome.done and self._retry_at is None:
+                        self._retry_at = time.monotonic() + self._refused.wait()
                 if self._stopping.is_set():
                     return first  # the pass may be incomplete: it is begun again, with what the journal knows
             self._stumbles = 0, 0
