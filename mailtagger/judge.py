@@ -20,7 +20,7 @@ from mailtagger.decide import UNFAMILIAR, By, Decision, Policy, Verdict, decide
 from mailtagger.errors import MailtaggerError
 from mailtagger.imap import Address, FolderState, Mailbox, RawMessage
 from mailtagger.journal import Intent, Journal, Judged
-from mailtagger.parse import identify, parse
+from mailtagger.parse import Mail, identify, parse
 from mailtagger.report import plain
 from mailtagger.score import Score
 
@@ -119,13 +119,20 @@ def _first_sight(job: Job, mailbox: Mailbox, message: RawMessage) -> Judgement:
     notes = list(mail.notes)
     if message.partial:
         notes.append(f"only the first {len(message.raw) >> 10} kB of {message.size >> 10} kB were read")
-    text = clean(mail)
-    if text.strip():
-        score = job.scorer.score(text)
-        decision = decide(score.p, job.policy, score.familiar, rescued, notes)
-    else:
-        decision = decide(None, job.policy, rescued=rescued, notes=notes or [EMPTY])
+    decision = opinion(mail, job.scorer, job.policy, rescued, notes)
     return Judgement(message.address, ident, mail.message_id, mail.subject, decision, job.scorer.model, message.flags)
+
+
+def opinion(
+    mail: Mail, scorer: Scores, policy: Policy, rescued: bool = False, notes: Sequence[str] | None = None
+) -> Decision:
+    """The decision on a mail by itself: clean → score → decide; one without text is unsure."""
+    notes = mail.notes if notes is None else notes
+    text = clean(mail)
+    if not text.strip():
+        return decide(None, policy, rescued=rescued, notes=notes or [EMPTY])
+    score = scorer.score(text)
+    return decide(score.p, policy, score.familiar, rescued, notes)
 
 
 def _again(job: Job, row: Judged, address: Address, subject: str, flags: frozenset[str]) -> Judgement:

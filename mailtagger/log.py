@@ -27,7 +27,7 @@ class Json(logging.Formatter):
 
 
 def start(level: str = "warning", form: str = "plain") -> None:
-    """From now on records of this level and above go to standard error; in the systemd journal without a second clock."""
+    """From now on records of this level and above go to standard error; under systemd without a second clock."""
     handler = logging.StreamHandler(sys.stderr)
     clock = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
     handler.setFormatter(Json() if form == "json" else logging.Formatter(f"{clock}%(levelname)s %(message)s"))

@@ -74,7 +74,7 @@ class Report:
         elif self.on_terminal:
             self._table_row(record)
         else:
-            print("  ".join(self._cells(record)).rstrip(), flush=True)
+            self._plain_row(self._cells(record))
 
     def close(self, record: Record, sentence: str) -> None:
         """The last line: the record for a program, the sentence for a person."""
@@ -85,6 +85,12 @@ class Report:
 
     def _cells(self, record: Record) -> list[str]:
         return [plain(record.get(column.key)).ljust(column.width) for column in self._columns]
+
+    def _plain_row(self, cells: Sequence[str]) -> None:
+        if not self._headed:
+            self._headed = True
+            self._plain_row([column.heading.ljust(column.width) for column in self._columns])
+        print("  ".join(cells).rstrip(), flush=True)
 
     def _table_row(self, record: Record) -> None:
         from rich.cells import set_cell_size

@@ -21,10 +21,10 @@ def test_json_is_one_object_a_line_with_every_key(capsys: pytest.CaptureFixture[
 
 
 def test_plain_lines_are_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    """A pipe gets whole values in columns."""
+    """A pipe gets a heading and whole values in columns."""
     with Report(COLUMNS, as_json=False) as report:
         report.row(RECORD | {"subject": "x" * 300})
-    assert capsys.readouterr().out == "7       spam      " + "x" * 300 + "\n"
+    assert capsys.readouterr().out == f"UID     verdict   subject\n7       spam      {'x' * 300}\n"
 
 
 def test_terminal_gets_a_heading_and_lines_that_fit(

@@ -1,0 +1,406 @@
+"""The commands.
+
+Exit status: 0 done · 1 something failed · 2 usage · 75 the server cannot be reached now, try later · 78 configuration ·
+130 interrupted. Errors are one sentence with the way out, on standard error; standard output carries results only.
+What is slow to import is imported inside the commands, so that `mailtagger --help` answers at once.
+"""
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mailtagger import __version__, log, records
+from mailtagger.errors import ConfigError, MailtaggerError, ModelError
+from mailtagger.report import Report
+
+if TYPE_CHECKING:
+    from mailtagger.config import Account, Settings
+    from mailtagger.imap import Mailbox
+    from mailtagger.journal import Journal
+    from mailtagger.score import Scorer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Watches IMAP folders and tags or moves spam with a fine-tuned ULMFiT classifier.",
+)
+models = typer.Typer(no_args_is_help=True, help="The models that are installed.")
+app.add_typer(models, name="models")
+
+
+class Level(StrEnum):
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
+
+
+class Imap(StrEnum):
+    dovecot = "dovecot"
+    pymap = "pymap"
+
+
+@dataclass(frozen=True)
+class Given:
+    """The options before the command."""
+
+    config: Path | None
+    level: Level | None
+
+    def settings(self) -> "Settings":
+        """The configuration; ConfigError if there is none."""
+        from mailtagger import config
+
+        return config.load(config.locate(self.config))
+
+    def settings_if_any(self) -> "Settings | None":
+        """The configuration, or None where none is named and none lies in the usual places."""
+        from mailtagger import config
+
+        try:
+            path = config.locate(self.config)
+        except ConfigError:
+            return None
+        return config.load(path)
+
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+AccountName = Annotated[str | None, typer.Option("--account", metavar="NAME", help="One of several accounts.")]
+Since = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M"], help="Not older than this.")]
+
+
+def main() -> None:
+    """The command `mailtagger`."""
+    try:
+        app()
+    except MailtaggerError as error:
+        print(f"mailtagger: {error}", file=sys.stderr)
+        for problem in error.problems if isinstance(error, ConfigError) else ():
+            print(f"  {problem}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"mailtagger {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def given(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="The configuration.", show_default=False)] = None,
+    log_level: Annotated[Level | None, typer.Option(help="Instead of what the configuration says.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="The same as --log-level debug.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    level = Level.debug if verbose else log_level
+    context.obj = Given(config, level)
+    log.start(level or Level.warning)
+
+
+@app.command()
+def run(context: typer.Context) -> None:
+    """Watch the configured folders, and mark or move spam as it arrives."""
+    from mailtagger import config, daemon
+
+    raise typer.Exit(daemon.run(config.locate(context.obj.config), context.obj.level))
+
+
+@app.command()
+def scan(
+    context: typer.Context,
+    folder: Annotated[str, typer.Option(metavar="F", help="The folder to go through.")],
+    account: AccountName = None,
+    since: Since = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The newest N messages only.")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Act. Without it nothing is changed on the server.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Move the spam even where the brake would hold it.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="On a terminal, list ham too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Judge the mail that is already in a folder: a dry run, unless --apply is given."""
+    from mailtagger import pipeline
+    from mailtagger.decide import Policy
+    from mailtagger.journal import FILE, Journal
+    from mailtagger.judge import Job
+
+    settings = context.obj.settings()
+    scorer = _scorer(settings)
+    counts = dict.fromkeys(("seen", "spam", "unsure", "ham", "failed"), 0)
+    with (
+        _interrupted() as stopped,
+        _mailbox(settings, account, folder) as (chosen, mailbox),
+        Journal(settings.state_dir / FILE) as journal,
+        Report(records.SCAN, as_json, "judging") as report,
+    ):
+        policy = Policy(*chosen.cutoffs(scorer.cutoffs.ham, scorer.cutoffs.spam))
+        job = Job(
+            chosen, settings.keywords, policy, scorer, journal, act=apply, release=yes, judge_anew=True, stop=stopped
+        )
+        for outcome in pipeline.scan(job, mailbox, folder, since.date() if since else None, limit, report.total):
+            failed = outcome.failed or (apply and not outcome.done)
+            counts["seen"] += 1
+            counts[outcome.verdict] += 1
+            counts["failed"] += failed
+            report.step()
+            if failed or every or outcome.verdict != "ham" or not report.on_terminal:
+                report.row(records.scanned(outcome) if as_json else records.scanned_for_a_person(outcome, apply))
+        report.close({"summary": counts}, records.summary(counts, apply))
+        if stopped():
+            raise typer.Exit(130)
+    raise typer.Exit(1 if counts["failed"] else 0)
+
+
+@contextmanager
+def _mailbox(settings: "Settings", name: str | None, folder: str) -> "Iterator[tuple[Account, Mailbox]]":
+    """The account that is meant, connected: the one that is named, the only one, or the only one with this folder."""
+    from functools import partial
+
+    from mailtagger import secret
+    from mailtagger.imap import Mailbox
+
+    _known_account(settings, name)
+    candidates = [account for account in settings.accounts if name in (None, account.name)]
+    if len(candidates) > 1:
+        having = []
+        for account in candidates:
+            with Mailbox(account, partial(secret.password, account)) as mailbox:
+                if folder in [info.name for info in mailbox.folders()]:
+                    having.append(account)
+        if len(having) != 1:
+            names = ", ".join(account.name for account in having or candidates)
+            many = f"{names} all have" if having else f"none of {names} has"
+            raise typer.BadParameter(f"{many} a folder {folder}: name the account", param_hint="--account")
+        candidates = having
+    with Mailbox(candidates[0], partial(secret.password, candidates[0])) as mailbox:
+        yield candidates[0], mailbox
+
+
+@contextmanager
+def _interrupted() -> Iterator[Callable[[], bool]]:
+    """Tells whether Ctrl-C was pressed, so that what is in hand is finished; a second time it ends at once."""
+    pressed = Event()
+
+    def note(number: int, frame: object) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+        print("Ending after the messages in hand; Ctrl-C again ends at once.", file=sys.stderr)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@app.command()
+def score(
+    context: typer.Context,
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="eml, mbox, Maildir, directory, - for stdin.")],
+    as_json: Json = False,
+) -> None:
+    """Score messages from files; needs no server, and no configuration."""
+    from mailtagger.decide import Policy
+    from mailtagger.files import read
+
+    scorer = _scorer(context.obj.settings_if_any())
+    policy = Policy(scorer.cutoffs.ham, scorer.cutoffs.spam)
+    failed = 0
+    with Report(records.SCORE, as_json, "scoring") as report:
+        for source in read(paths):
+            record = records.scored(source, scorer, policy)
+            failed += "error" in record
+            report.step()
+            report.row(record if as_json else record | {"notes": record.get("error", record["notes"])})
+    raise typer.Exit(1 if failed else 0)
+
+
+def _scorer(settings: "Settings | None") -> "Scorer":
+    from mailtagger import artifact
+    from mailtagger.score import open_scorer
+
+    return open_scorer(artifact.load(_model_path(settings)))
+
+
+@app.command()
+def status(context: typer.Context, as_json: Json = False) -> None:
+    """Whether mailtagger runs, what it has done, and what a person should know."""
+    from mailtagger.state import running
+
+    settings = context.obj.settings()
+    with _journal(settings) as journal:
+        record = {
+            "version": __version__,
+            "running": running(settings.state_dir),
+            "state_dir": str(settings.state_dir),
+            "model": _model_in_use(settings),
+            "accounts": [records.account_status(journal, account) for account in settings.accounts],
+        }
+    print(json.dumps(record, default=str) if as_json else "\n".join(records.status_lines(record)))
+
+
+def _model_in_use(settings: "Settings | None") -> dict[str, str]:
+    from mailtagger import artifact
+
+    try:
+        model = artifact.load(_model_path(settings))
+    except ModelError as error:
+        return {"problem": str(error)}
+    return {"id": model.id, "path": str(model.path)}
+
+
+@app.command()
+def history(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, help="The last N messages.")] = 20,
+    account: AccountName = None,
+    since: Since = None,
+    as_json: Json = False,
+) -> None:
+    """The messages judged last, newest first, and what was done with them."""
+    settings = context.obj.settings()
+    _known_account(settings, account)
+    with _journal(settings) as journal, Report(records.HISTORY, as_json) as report:
+        for event in journal.history(limit, account, since) if journal else ():
+            record = records.event(event)
+            report.row(record if as_json else record | {"at": records.clock(event.judged.at)})
+
+
+@app.command()
+def check_config(
+    context: typer.Context,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of the file instead.")] = False,
+) -> None:
+    """Check the configuration: every problem at once, each with its line; exit status 78 if there is one."""
+    from mailtagger import config
+
+    if schema:
+        print(json.dumps(config.schema(), indent=2))
+        return
+    path = config.locate(context.obj.config)
+    settings = config.load(path)
+    print(f"{path} is fine.")
+    for account in settings.accounts:
+        spam = account.spam_folder or "the folder that the server marks as \\Junk"
+        then = f"moves spam to {spam}" if account.mode == "apply" else "moves nothing"
+        print(f"  {account.name}: {account.username} at {account.host}, watches {', '.join(account.folders)}, {then}")
+
+
+@models.command("list")
+def models_list(context: typer.Context, as_json: Json = False) -> None:
+    """The installed models, and which of them scores."""
+    from mailtagger import artifact
+
+    settings = context.obj.settings_if_any()
+    in_use = _model_path(settings).resolve()
+    with Report(records.MODELS, as_json) as report:
+        for path in _model_paths(settings):
+            try:
+                created = artifact.load(path).meta.created
+                problem = {}
+            except ModelError as error:
+                created, problem = None, {"problem": str(error)}
+            row = {"id": path.name, "in_use": path.resolve() == in_use, "created": created, "path": str(path)}
+            report.row(row | problem)
+
+
+@models.command("verify")
+def models_verify(
+    context: typer.Context,
+    which: Annotated[list[str] | None, typer.Argument(metavar="[ID|DIRECTORY]...", help="By default, all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check every file of a model, and that it gives the scores that are recorded in it."""
+    from mailtagger import artifact
+    from mailtagger.score import open_scorer
+
+    paths = _model_paths(context.obj.settings_if_any())
+    if which:
+        named = {path.name: path for path in paths}
+        paths = [named.get(name, Path(name)) for name in which]
+    failed = 0
+    with Report(records.VERIFIED, as_json) as report:
+        for path in paths:
+            try:
+                open_scorer(artifact.load(path))
+                problem = None
+            except ModelError as error:
+                problem = str(error)
+                failed += 1
+            report.row({"id": path.name, "fine": problem is None, "problem": problem})
+    raise typer.Exit(1 if failed else 0)
+
+
+def _model_path(settings: "Settings | None") -> Path:
+    from mailtagger import artifact
+
+    if settings and settings.model:
+        return settings.model
+    return artifact.find(settings.state_dir if settings else None)
+
+
+def _model_paths(settings: "Settings | None") -> list[Path]:
+    from mailtagger import artifact
+
+    paths = artifact.available(settings.state_dir if settings else None)
+    if settings and settings.model and settings.model not in paths:
+        paths.append(settings.model)
+    return paths
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the server up, and say how to reach it.")] = False,
+    server: Annotated[Imap | None, typer.Option(help="By default Dovecot where it is installed, else pymap.")] = None,
+    model: Annotated[Path | None, typer.Option(metavar="DIRECTORY", help="Instead of the packaged model.")] = None,
+) -> None:
+    """A real IMAP server on this machine, sample mail, and mailtagger at work on it; touches nothing of yours."""
+    from mailtagger.demo import show
+
+    raise typer.Exit(show(keep, server, model))
+
+
+@app.command()
+def retrain(
+    context: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be learned, and change nothing.")] = False,
+) -> None:
+    """Learn from corrections. This version records none, so there is nothing to learn from yet."""
+    from mailtagger import artifact
+
+    model = artifact.load(_model_path(context.obj.settings()))
+    print(f"There are no corrections to learn from: this version records none. {model.id} stays the current model.")
+
+
+@contextmanager
+def _journal(settings: "Settings") -> "Iterator[Journal | None]":
+    """The journal, or None where nothing has been written yet: looking must not make one."""
+    from mailtagger import journal
+
+    path = settings.state_dir / journal.FILE
+    if not path.exists():
+        yield None
+        return
+    with journal.Journal(path) as opened:
+        yield opened
+
+
+def _known_account(settings: "Settings", name: str | None) -> None:
+    names = [account.name for account in settings.accounts]
+    if name is not None and name not in names:
+        raise typer.BadParameter(f"there is no account {name}; there is {', '.join(names)}", param_hint="--account")

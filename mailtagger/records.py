@@ -1,0 +1,127 @@
+"""What the commands print: one record for each thing, with the keys and their order that `--json` promises.
+
+Other programs read these: a key may be added at the end, and is never renamed or taken away.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from mailtagger.report import Column, plain
+
+if TYPE_CHECKING:
+    from mailtagger.config import Account
+    from mailtagger.decide import Policy
+    from mailtagger.files import Source
+    from mailtagger.journal import Event, Journal
+    from mailtagger.pipeline import Outcome
+    from mailtagger.score import Scorer
+
+Record = dict[str, Any]
+
+SCORE = (
+    Column("score", "score", 6), Column("verdict", "verdict", 7), Column("path", "path", 40), Column("notes", "", 0),
+)
+SCAN = (
+    Column("uid", "UID", 6), Column("score", "score", 6), Column("verdict", "verdict", 7),
+    Column("action", "action", 10), Column("subject", "subject", 0),
+)
+HISTORY = (
+    Column("at", "at", 19), Column("account", "account", 10), Column("folder", "folder", 12),
+    Column("uid", "UID", 6), Column("score", "score", 6), Column("verdict", "verdict", 7),
+    Column("action", "action", 7), Column("done", "done", 4), Column("message_id", "message", 0),
+)
+MODELS = (
+    Column("id", "id", 24), Column("in_use", "in use", 6), Column("created", "created", 20), Column("path", "path", 0),
+)
+VERIFIED = (Column("id", "id", 24), Column("fine", "fine", 4), Column("problem", "", 0))
+
+SCANNED = (
+    "account", "folder", "uid", "message_id", "score", "verdict", "decided_by", "model", "action", "done", "notes",
+)
+
+
+def scored(source: "Source", scorer: "Scorer", policy: "Policy") -> Record:
+    """One object of `score --json`; one with `error` where the file cannot be read."""
+    from mailtagger.judge import opinion
+    from mailtagger.parse import parse
+
+    began = time.perf_counter()
+    record: Record = {
+        "path": source.path, "message_id": None, "score": None, "verdict": None, "decided_by": None,
+        "model": scorer.model, "ms": None, "notes": [],
+    }
+    if source.error:
+        return record | {"error": source.error}
+    mail = parse(source.raw)
+    decision = opinion(mail, scorer, policy)
+    record |= {key: getattr(decision, key) for key in ("score", "verdict", "decided_by", "notes")}
+    return record | {"message_id": mail.message_id, "ms": round(1000 * (time.perf_counter() - began), 1)}
+
+
+def scanned(outcome: "Outcome") -> Record:
+    """One object of `scan --json`."""
+    return {key: getattr(outcome, key) for key in SCANNED}
+
+
+def scanned_for_a_person(outcome: "Outcome", apply: bool) -> Record:
+    """The same for SCAN: what was done, or would be, and the subject where it was read."""
+    would = "" if apply else "would "
+    actions = {"none": "-", "keyword": f"{would}mark", "move": f"{would}move"}
+    subject = "; ".join([outcome.subject or outcome.message_id or "(no subject)", *outcome.notes])
+    return scanned(outcome) | {"action": actions[outcome.action], "subject": subject}
+
+
+def summary(counts: Mapping[str, int], apply: bool) -> str:
+    """The last line of `scan` for a person."""
+    verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("spam", "unsure", "ham"))
+    failed = f", {counts['failed']} failed" if counts["failed"] else ""
+    return f"{counts['seen']} messages: {verdicts}{failed}." + ("" if apply else " Nothing was changed; --apply acts.")
+
+
+def event(judged_and_done: "Event") -> Record:
+    """One object of `history --json`."""
+    judged, intent = judged_and_done.judged, judged_and_done.intent
+    return {
+        "at": judged.at.isoformat(timespec="milliseconds"),
+        **{key: getattr(judged, key) for key in ("account", "folder", "uid", "message_id", "score", "verdict")},
+        "decided_by": judged.decided_by,
+        "model": judged.model,
+        "action": intent.act if intent else "none",
+        "done": intent.state == "done" if intent else True,
+        "notes": [*judged.notes, *([intent.why] if intent and intent.why else [])],
+    }
+
+
+def account_status(journal: "Journal | None", account: "Account") -> Record:
+    """One account in `status --json`."""
+    record: Record = {"name": account.name, "mode": account.mode, "counts": {}, "folders": [], "notes": []}
+    if journal:
+        record["counts"] = asdict(journal.counts(account.name))
+        for row in journal.folders(account.name):
+            record["folders"].append({"folder": row.name, "uidnext": row.uidnext, "checked_at": row.checked_at})
+        for note in journal.notes(account.name):
+            record["notes"].append({"folder": note.folder, "kind": note.kind, "text": note.text, "at": note.at})
+    return record
+
+
+def status_lines(record: Record) -> list[str]:
+    """`status` for a person."""
+    runs = f"running (process {record['running']})" if record["running"] else "not running"
+    lines = [
+        f"mailtagger {record['version']}, {runs}; state in {record['state_dir']}",
+        f"model: {record['model'].get('id') or record['model']['problem']}",
+    ]
+    for account in record["accounts"]:
+        counts = ", ".join(f"{number} {what}" for what, number in account["counts"].items() if number)
+        lines.append(f"{account['name']} ({account['mode']}): {counts or 'nothing judged yet'}")
+        lines += [f"  {folder['folder']}: looked at {clock(folder['checked_at'])}" for folder in account["folders"]]
+        lines += [f"  ! {note['folder']} {note['text']} (since {clock(note['at'])})" for note in account["notes"]]
+    return [plain(line) for line in lines]
+
+
+def clock(at: datetime) -> str:
+    """A time as a person's clock shows it."""
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
