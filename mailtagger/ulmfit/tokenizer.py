@@ -1,0 +1,49 @@
+"""Cleaned text ↔ ids: sentencepiece unigram, trained on a sample and saved as one file."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+from numpy.typing import NDArray
+
+UNKNOWN, START, END, PAD = 0, 1, 2, 3
+MARKS = ("xxurl", "xxmail", "xxrep", "xxid", "xxlong", "xxattach", "xxhtmlonly", "xxhidden", "xxmismatch", "xxreplyto")
+
+
+def train(texts: Iterable[str], file: Path, vocabulary: int = 8000, sample: int = 400_000) -> None:
+    """Write a unigram model (Kudo 2018) of `vocabulary` pieces; text is lower case already, so no further rules."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_prefix=str(file.with_suffix("")),
+        vocab_size=vocabulary,
+        model_type="unigram",
+        character_coverage=0.9995,
+        normalization_rule_name="identity",
+        user_defined_symbols=[*MARKS, *(f"xxn{n}" for n in range(2, 9))],
+        unk_id=UNKNOWN,
+        bos_id=START,
+        eos_id=END,
+        pad_id=PAD,
+        input_sentence_size=sample,
+        shuffle_input_sentence=True,
+        num_threads=2,
+        minloglevel=2,
+    )
+
+
+def load(file: Path) -> sentencepiece.SentencePieceProcessor:
+    """Return the processor of a saved model."""
+    return sentencepiece.SentencePieceProcessor(model_file=str(file))
+
+
+def cut(ids: Sequence[int], head: int = 256, tail: int = 128) -> list[int]:
+    """Return the first `head` and last `tail` ids of a longer sequence, the same in training and live."""
+    return list(ids) if len(ids) <= head + tail else [*ids[:head], *ids[-tail:]]
+
+
+def stream(processor: sentencepiece.SentencePieceProcessor, texts: Sequence[str]) -> NDArray[np.uint16]:
+    """Return all texts as one stream of ids, each document closed by END (vocabulary ≤ 65,536)."""
+    parts = [np.asarray([*ids, END], np.uint16) for ids in processor.encode(list(texts))]
+    return np.concatenate(parts)

@@ -1,0 +1,152 @@
+"""Ugly mail in, Mail out: what is read, what is recorded, and that nothing raises."""
+
+import email
+import email.policy
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mailtagger.clean import clean
+from mailtagger.parse import Mail, identify, parse
+
+TORTURE = Path(os.environ.get("MAILTAGGER_CORPORA", Path(__file__).parents[2] / "shared" / "corpora")) / "mime_torture"
+MAIL = (
+    b"From: Anna <Anna@Example.org>\r\nReply-To: x@other.example\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n"
+    b"Message-ID: <a1@example.org>\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+    b"--b\r\nContent-Type: multipart/alternative; boundary=c\r\n\r\n--c\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
+    b"Sch\xc3\xb6n!\r\n--c\r\nContent-Type: text/html\r\n\r\n<p>Schoen<span style='display:none'>zebra</span></p>\r\n--c--\r\n"
+    b"--b\r\nContent-Type: application/pdf; name=bill.PDF\r\nContent-Transfer-Encoding: base64\r\n\r\nJVBERg==\r\n--b--\r\n"
+)
+
+
+def html(body: str) -> Mail:
+    return parse(b"Content-Type: text/html; charset=utf-8\n\n" + body.encode())
+
+
+def test_a_whole_message_is_read() -> None:
+    """Encoded subject, plain text before HTML, addresses, attachment and hidden text come out."""
+    mail = parse(MAIL)
+    assert mail.subject == "Grüße"
+    assert mail.body.strip() == "Schön!"
+    assert (mail.sender, mail.reply_to, mail.message_id) == ("anna@example.org", "x@other.example", "a1@example.org")
+    assert (mail.attachments, mail.hidden, mail.html_only) == (("pdf",), True, False)
+
+
+@pytest.mark.parametrize(
+    "style", ["display:none", "font-size:0", "font-size: 0px;", "visibility:hidden", "color:#fff;background:#fff"]
+)
+def test_hidden_words_leave_a_fact_and_not_their_text(style: str) -> None:
+    """Invisible text is not read, but known of."""
+    mail = html(f"<p>seen</p><div style='{style}'>zebra <b>crossing</b></div><p>after</p>")
+    assert mail.body.split() == ["seen", "after"]
+    assert mail.hidden
+
+
+def test_visible_styles_hide_nothing() -> None:
+    """font-size 0.9em, colours of their own and comments are plain text's friends."""
+    mail = html("<p style='font-size:0.9em;color:#333;background-color:#fff'>seen<!-- no --><script>no()</script></p>")
+    assert mail.body.split() == ["seen"]
+    assert not mail.hidden
+
+
+@pytest.mark.parametrize(("target", "lies"), [("http://evil.example/x", True), ("https://www.bank.com/login", False)])
+def test_a_link_that_shows_another_host_is_noticed(target: str, lies: bool) -> None:
+    """The text of a link names a host; its target's domain must be the same."""
+    assert html(f"<a href='{target}'>www.bank.com</a>").mismatch is lies
+
+
+def test_undeclared_and_wrong_charsets_still_give_letters() -> None:
+    """UTF-8 without a word about it, and Latin-1 called UTF-8."""
+    assert parse("Subject: x\n\nGrüße".encode()).body == "Grüße"
+    assert (
+        "Grüße aus Köln"
+        in parse(b"Content-Type: text/plain; charset=utf-8\n\n" + "Grüße aus Köln, schöne Tage".encode("latin-1")).body
+    )
+
+
+@pytest.mark.parametrize("raw", [b"", b"\r\n\r\n", b"Subject: \n\n", b"Content-Type: image/png\n\n\x89PNG"])
+def test_mail_that_says_nothing_says_so(raw: bytes) -> None:
+    """Empty mail has a note and no text."""
+    mail = parse(raw)
+    assert clean(mail) == ""
+    assert set(mail.notes) & {"empty", "no text"}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"".join(b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (i, i) for i in range(1000)),
+        b"Content-Type: multipart/mixed; boundary=b\n\n" + b"--b\n\nx\n" * 10_000,
+        b"Content-Type: text/html\n\n" + b"<div>" * 100_000 + b"x",
+        b"Subject: " + b"=?utf-8?q?x?= " * 100_000 + b"\n\nx",
+        b"Subject: x\n\n" + b"a" * 20_000_000,
+        b"Subject: x\n\n" + b"www . " * 200_000,
+        b"Subject: x\n\n" + b"x @ y . " * 100_000,
+    ],
+    ids=["1000 levels", "10,000 parts", "deep HTML", "long header", "one long line", "URLs", "addresses"],
+)
+def test_bombs_are_bounded(raw: bytes) -> None:
+    """What an attacker repeats is cut, so that no message takes long; the bound is lax, for slow machines."""
+    began = time.process_time()
+    clean(parse(raw))
+    assert time.process_time() - began < 3
+
+
+def test_ident_survives_the_way_and_not_a_change() -> None:
+    """Line ends and added headers keep the ident; another body or sender changes it."""
+    ident = identify(MAIL)
+    assert identify(b"Received: by mx\r\nX-Spam: no\r\n" + MAIL.replace(b"\r\n", b"\n")) == ident
+    assert identify(MAIL.replace(b"Sch", b"sch")) != ident
+    assert identify(MAIL.replace(b"Anna", b"Bert")) != ident
+
+
+@pytest.mark.skipif(not TORTURE.exists(), reason="needs MAILTAGGER_CORPORA, a directory with mime_torture/")
+def test_the_torture_set_is_read_in_time() -> None:
+    """Every file of the set: no exception, and at most 50 ms of CPU time a message, best of three."""
+    parse(b"Subject: \xff\n\n\xff\xfe")  # the charset detector loads its tables once
+    slow = []
+    for file in (path for path in TORTURE.rglob("*") if path.is_file()):
+        raw, times = file.read_bytes(), []
+        for _ in range(3):
+            began = time.process_time()
+            clean(parse(raw))
+            times.append(time.process_time() - began)
+        if min(times) > 0.05:
+            slow.append((file.name, min(times)))
+    assert slow == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(MAIL)), st.binary(max_size=12)), max_size=12), st.integers(0, len(MAIL)))
+def test_mutated_bytes_never_raise(changes: list[tuple[int, bytes]], end: int) -> None:
+    """Whatever is inserted, overwritten or cut, there is a Mail, a text and an ident."""
+    raw = bytearray(MAIL)
+    for at, new in changes:
+        raw[at : at + len(new) // 2] = new
+    mail = parse(bytes(raw[:end]))
+    clean(mail).encode()
+    assert len(identify(bytes(raw))) == 64
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=400))
+def test_any_bytes_never_raise(raw: bytes) -> None:
+    """Bytes that never were mail."""
+    clean(parse(raw)).encode()
+
+
+def test_parse_agrees_with_a_message_made_by_the_library() -> None:
+    """A message written by the standard library's modern policy is read back."""
+    message = email.message.EmailMessage(policy=email.policy.default)
+    message["Subject"], message["From"] = "Ünïcode — dash", "Bö <b@example.org>"
+    message.set_content("Zeile eins\nzwei €")
+    mail = parse(message.as_bytes())
+    assert (mail.subject, mail.sender, mail.body.split()) == (
+        "Ünïcode — dash",
+        "b@example.org",
+        ["Zeile", "eins", "zwei", "€"],
+    )

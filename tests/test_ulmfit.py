@@ -1,0 +1,133 @@
+"""What the language model's and the classifier's parts promise."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the [train] extra: make train-install")
+
+from mailtagger.ulmfit import tokenizer, train  # noqa: E402
+from mailtagger.ulmfit.model import (  # noqa: E402
+    Classifier,
+    Dropouts,
+    Encoder,
+    LanguageModel,
+    Sizes,
+    VariationalDropout,
+    WeightDropLSTM,
+)
+
+TINY = Sizes(vocabulary=50, embedding=8, hidden=12, layers=2)
+pytestmark = pytest.mark.train
+
+
+def documents(n: int = 24) -> list[list[int]]:
+    rng = np.random.default_rng(1)
+    return [rng.integers(4, 50, int(rng.integers(1, 40))).tolist() for _ in range(n)]
+
+
+def test_a_padded_batch_gives_what_single_rows_give() -> None:
+    """Rows of any length, batched or alone, have the same logits: padding is never read."""
+    torch.manual_seed(0)
+    model, some = Classifier(TINY, Dropouts()).eval(), documents()
+    with torch.no_grad():
+        alone = torch.cat([model(*train.padded([d])) for d in some])
+        together = model(*train.padded(some))
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_a_row_of_the_stream_goes_on_where_it_ended() -> None:
+    """Windows put together give each row of the stream, and rows put together the stream."""
+    stream = np.arange(1000, dtype=np.uint16)
+    data = train.rows(stream, 4)
+    ends = [0]
+    for at, length in train.windows(data.shape[1], 20, np.random.default_rng(0)):
+        assert at == ends[-1]
+        ends.append(at + length)
+    assert ends[-1] >= data.shape[1] - 2
+    assert len({b - a for a, b in zip(ends, ends[1:], strict=False)}) > 1  # BPTT is variable
+    assert data.flatten().tolist() == stream.tolist()
+
+
+def test_variational_dropout_is_the_same_over_time_and_keeps_expectations() -> None:
+    """One mask a row for all its steps; the mean stays."""
+    torch.manual_seed(0)
+    out = VariationalDropout(0.4).train()(torch.ones(400, 7, 10))
+    assert torch.equal(out, out[:, :1].expand_as(out))
+    assert abs(out.mean().item() - 1) < 0.05
+    assert VariationalDropout(0.4).eval()(torch.ones(2, 3, 4)).eq(1).all()
+
+
+def test_weight_drop_acts_in_training_only() -> None:
+    """Two passes in training differ through the recurrent weights; in evaluation they are nn.LSTM's."""
+    torch.manual_seed(0)
+    layer, x = WeightDropLSTM(4, 5, 0.5), torch.randn(2, 6, 4)
+    assert not torch.equal(layer.train()(x)[0], layer(x)[0])
+    plain = torch.nn.LSTM(4, 5, batch_first=True)
+    plain.load_state_dict({f"{name}_l0": p for name, p in layer.named_parameters()})
+    torch.testing.assert_close(layer.eval()(x)[0], plain(x)[0])
+
+
+def test_the_encoder_carries_its_state() -> None:
+    """A text read in two windows gives what it gives in one."""
+    torch.manual_seed(0)
+    encoder, ids = Encoder(TINY, Dropouts()).eval(), torch.randint(4, 50, (3, 20))
+    whole, _ = encoder(ids)
+    first, state = encoder(ids[:, :9])
+    second, _ = encoder(ids[:, 9:], state)
+    torch.testing.assert_close(torch.cat([first, second], 1), whole)
+
+
+def test_slanted_triangular_rate() -> None:
+    """Rises to 1 at the cut and falls to 1/32 at the end."""
+    assert train.slanted(0.1) == pytest.approx(1)
+    assert train.slanted(0) == pytest.approx(1 / 32) == pytest.approx(train.slanted(1))
+    assert train.slanted(0.05) > train.slanted(0.01)
+
+
+def test_gradual_unfreezing_starts_at_the_head() -> None:
+    """Each stage adds one layer, at a rate 2.6 times lower."""
+    parts = train.stages(Classifier(TINY, Dropouts()), 1.0)
+    assert [len(groups) for groups in parts] == [1, 2, 3, 4]
+    assert [g["scale"] for g in parts[-1]] == pytest.approx([2.6**-i for i in range(4)])
+
+
+def test_batches_hold_every_document_once() -> None:
+    """Sorted by length, shuffled, none lost, none doubled."""
+    lengths = [len(d) for d in documents(100)]
+    found = train.batches(lengths, 100, np.random.default_rng(0))
+    assert sorted(i for chosen in found for i in chosen) == list(range(100))
+
+
+def test_a_language_model_learns_and_its_encoder_serves_a_classifier(tmp_path: Path) -> None:
+    """A repeating stream is learned within seconds, and a classifier from its encoder tells two kinds apart."""
+    torch.manual_seed(0)
+    stream = np.tile(np.arange(4, 24, dtype=np.uint16), 600)
+    model, file = LanguageModel(TINY, Dropouts().scaled(0.0)), tmp_path / "lm.safetensors"
+    before = train.evaluate_language_model(model, stream[:2000])
+    plan = train.Schedule(minutes=0.2, epochs=3, rate=1e-2, batch=16, bptt=20)
+    after = train.fit_language_model(model, stream, stream[:2000], plan, file, lambda line: None)
+    assert after < before / 2
+    classifier = Classifier(TINY, Dropouts().scaled(0.0))
+    train.load_encoder(classifier, file)
+    torch.testing.assert_close(classifier.encoder.embedding.weight, model.encoder.embedding.weight)
+    rng = np.random.default_rng(0)
+    some = [(rng.integers(4, 24, 12) + 24 * (i % 2)).tolist() for i in range(200)]
+    labels = [float(i % 2) for i in range(200)]
+    train.fit_classifier(
+        classifier,
+        some,
+        labels,
+        [1.0] * 200,
+        train.Schedule(minutes=0.1, epochs=30, rate=1e-2, batch=4),
+        lambda line: None,
+    )
+    right = (train.logits(classifier, some) > 0) == np.array(labels, bool)
+    assert right.mean() > 0.95
+
+
+def test_long_mail_keeps_its_head_and_tail() -> None:
+    """First 256 and last 128 ids; shorter mail is whole."""
+    assert tokenizer.cut(range(1000)) == [*range(256), *range(872, 1000)]
+    assert tokenizer.cut(range(384)) == list(range(384))

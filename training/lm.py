@@ -1,0 +1,101 @@
+"""Stage 1 and 2 of ULMFiT: the tokeniser, a language model of general text, then of mail.
+
+    python -m training.lm --general-minutes 60 --mail-minutes 120 [--resume]
+
+Needs the cache of `training.prepare`; writes build/lm/{tokenizer.model,general.safetensors,mail.safetensors,log.txt}.
+Only the training part of the labelled corpora is read, without its labels.
+"""
+
+import argparse
+import lzma
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from mailtagger.clean import clean_text
+from mailtagger.ulmfit import tokenizer, train
+from mailtagger.ulmfit.model import Dropouts, LanguageModel, Sizes
+from training.corpora import home
+from training.prepare import OUT, load
+from training.splits import split
+
+LM = Path("build/lm")
+
+
+def general(root: Path, limit: int) -> Iterator[str]:
+    """Yield cleaned documents of general_text, `limit` characters in all."""
+    with lzma.open(root / "general_text.txt.xz", "rt", encoding="utf-8") as file:
+        document: list[str] = []
+        for line in file:
+            if line.strip():
+                document.append(line)
+                continue
+            text = clean_text("", "".join(document))
+            document, limit = [], limit - len(text)
+            if text:
+                yield text
+            if limit < 0:
+                return
+
+
+def mail(root: Path) -> list[str]:
+    """Return the cleaned unlabelled mail."""
+    with lzma.open(root / "mail_text.txt.xz", "rt", encoding="utf-8") as file:
+        parts = (d.removeprefix("Subject: ").partition("\n\n") for d in file.read().split("\n\n\n"))
+        return [text for subject, _, body in parts if (text := clean_text(subject, body[:8000]))]
+
+
+def main() -> None:
+    """Train within the minutes given."""
+    options = argparse.ArgumentParser(prog="python -m training.lm", description=__doc__)
+    options.add_argument("--general-minutes", type=float, default=60)
+    options.add_argument("--mail-minutes", type=float, default=120)
+    options.add_argument("--general-characters", type=int, default=30_000_000)
+    options.add_argument("--threads", type=int, default=1)
+    options.add_argument(
+        "--resume", action="store_true", help="keep the tokeniser and the general model that are there"
+    )
+    chosen = options.parse_args()
+    torch.set_num_threads(chosen.threads)
+    torch.manual_seed(0)
+    LM.mkdir(parents=True, exist_ok=True)
+
+    def log(line: str) -> None:
+        print(line, flush=True)
+        with (LM / "log.txt").open("a") as file:
+            file.write(line + "\n")
+
+    labelled = [row.document.text for row in split("default", load(OUT)).train if row.document.text]
+    unlabelled = mail(home())
+    prose = list(general(home(), chosen.general_characters))
+    shuffle = random.Random(0).shuffle
+    mails = unlabelled + [text[:3000] for text in labelled]
+    shuffle(mails)
+    shuffle(prose)
+    file = LM / "tokenizer.model"
+    if not (chosen.resume and file.exists()):
+        tokenizer.train((text[:3000] for text in (labelled[::3] + unlabelled[::5] + prose[::20])), file)
+    pieces = tokenizer.load(file)
+    model = LanguageModel(Sizes(vocabulary=pieces.vocab_size()), Dropouts().scaled(0.5))
+    stage, checkpoint = "general", LM / "general.safetensors"
+    for stage, texts, minutes, rate in (
+        ("general", prose, chosen.general_minutes, 4e-3),
+        ("mail", mails, chosen.mail_minutes, 3e-3),
+    ):
+        checkpoint = LM / f"{stage}.safetensors"
+        if chosen.resume and stage == "general" and checkpoint.exists():
+            model.load_state_dict(load_file(checkpoint))
+            continue
+        held = max(1, len(texts) // 100)
+        log(f"== {stage}: {len(texts):,} documents, {minutes} minutes at most")
+        plan = train.Schedule(minutes=minutes, epochs=4, rate=rate)
+        valid, stream = tokenizer.stream(pieces, texts[:held]), tokenizer.stream(pieces, texts[held:])
+        log(f"{len(stream):,} tokens to train on")
+        train.fit_language_model(model, stream, valid, plan, checkpoint, log)
+
+
+if __name__ == "__main__":
+    main()
