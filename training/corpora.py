@@ -102,7 +102,7 @@ def raws(name: str, root: Path, broken: list[str] | None = None) -> Iterator[Raw
         case "enron":
             return _enron(root, broken)
         case "spamassassin":
-            return _spamassassin(root)
+            return _spamassassin(root, broken)
         case "phishing":
             return _phishing(root)
         case "modern_ham_a" | "modern_ham_c" | "modern_spam_a":
@@ -151,12 +151,14 @@ def _enron(root: Path, broken: list[str]) -> Iterator[Raw]:
         raise _unreadable(path, error) from error
 
 
-def _spamassassin(root: Path) -> Iterator[Raw]:
+def _spamassassin(root: Path, broken: list[str]) -> Iterator[Raw]:
     for member, content in _members(root, "spamassassin.tar.gz"):
-        label, *rest = PurePosixPath(member).parts[:-1]
-        kind = rest[0] if rest else label
+        label, *kind = PurePosixPath(member).parts[:2]
         if label in ("ham", "spam"):
-            yield Raw("spamassassin", f"spamassassin/{kind}", f"spamassassin/{member}", cast(Label, label), content)
+            source = f"spamassassin/{kind[0] if label == 'ham' else label}"
+            yield Raw("spamassassin", source, f"spamassassin/{member}", cast(Label, label), content)
+        else:
+            broken.append(f"spamassassin/{member}: it stands neither in ham/ nor in spam/")
 
 
 def _phishing(root: Path) -> Iterator[Raw]:

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--jobs", type=int, default=2, help="processes that score")
     chosen = options.parse_args(arguments)
     rows = prepare.load(chosen.data)
-    splits = [split(name, rows) for name in PROTOCOLS[chosen.protocol]]
+    splits = [one for name in PROTOCOLS[chosen.protocol] if (one := split(name, rows)).test]
     models = fitting([opened(path) for path in chosen.model], splits, rows)
     tests = []
     for one, model in zip(splits, models, strict=True):

@@ -1,0 +1,222 @@
+"""Corpora in small: read in place, grouped by near-duplicates, split so that groups never cross."""
+
+import csv
+import io
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sklearn", reason="needs the [train] extra")
+
+from mailtagger.clean import clean_text
+from mailtagger.errors import MailtaggerError
+from training import corpora, duplicates, prepare, splits
+from training.corpora import Document
+
+SENTENCE = "the quick brown fox jumps over the lazy dog while seven wizards quietly brew a strong potion in the tower"
+
+
+def eml(subject: str, body: str) -> bytes:
+    return f"From: a@example.org\nTo: b@example.org\nSubject: {subject}\n\n{body}\n".encode()
+
+
+def pack(path: Path, members: Mapping[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def table(rows: list[list[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A directory with every corpus, a few mails in each."""
+    texts = [f"letter {i} of number {i * 7} on matter {i * 13} and place {i * 31}" for i in range(8)]
+    rows = [["Message ID", "Subject", "Message", "Spam/Ham", "Date"]]
+    rows += [[str(i), f"subject {i}", text, "spam" if i % 2 else "ham", "2001-01-01"] for i, text in enumerate(texts)]
+    rows += [["8", "", " ", "ham", ""], ["9", "x", "y", "perhaps", ""], ["10", "", "only a message", "ham", ""]]
+    rows += [["11", "stranger", "to the split", "ham", ""]]
+    with zipfile.ZipFile(tmp_path / corpora.ENRON, "w") as archive:
+        archive.writestr(corpora.ENRON_CSV, table(rows))
+    split = [["Message ID", "mailbox", "label", "dup_group", "near_group", "random", "dedup"]]
+    for i in range(11):
+        part = ("train", "train", "valid", "test")[i % 4]
+        split.append([str(i), str(i % 6 + 1), "ham", "d", f"n{i}", "valid" if i % 5 == 0 else "train", part])
+    (tmp_path / corpora.ENRON_SPLIT).write_text(table(split))
+    mails = {"ham/easy/1": eml("lunch", "at noon"), "ham/hard/2": eml("news", "weekly"), "spam/3": eml("pills", "buy")}
+    pack(tmp_path / "spamassassin.tar.gz", {**mails, "readme": b"not a mail"})
+    pack(tmp_path / "phishing_to_2024.tar.gz", {"phishing/2023/a.eml": eml("your account", "verify it now")})
+    for name, label in (("modern_ham_a", "ham"), ("modern_ham_c", "ham"), ("modern_spam_a", "spam")):
+        listed = ["file,label,kind,source", f"receipt/spree/1.eml,{label},receipt,spree", f"gone.eml,{label},list,x"]
+        members = {"receipt/spree/1.eml": eml(name, "thank you"), "stray.eml": eml("stray", "mail")}
+        pack(tmp_path / f"{name}.tar.gz", {**members, "MANIFEST.csv": "\n".join(listed).encode()})
+    return tmp_path
+
+
+def test_enron_rows(root: Path) -> None:
+    """Enron's subject and message become one cleaned text, under the mailbox that the split knows."""
+    broken: list[str] = []
+    found = list(corpora.read("enron", root, broken))
+    text = clean_text("subject 3", "letter 3 of number 21 on matter 39 and place 93")
+    assert found[3] == Document("enron", "enron/4", "enron/3", "spam", text)
+    assert found[8].missing == ("subject",)
+    assert len(found) == 9
+
+
+def test_broken_rows_are_named(root: Path) -> None:
+    """A row that cannot be used is named with the reason and the others are read."""
+    broken: list[str] = []
+    for name in corpora.NAMES:
+        list(corpora.read(name, root, broken))
+    assert [one for one in broken if one.startswith("enron")] == [
+        "enron/8: neither subject nor message",
+        "enron/9: its label is 'perhaps'",
+        "enron/11: enron_split.csv does not know it",
+    ]
+    assert "spamassassin/readme: it stands neither in ham/ nor in spam/" in broken
+    assert "modern_ham_c/stray.eml: MANIFEST.csv does not know it" in broken
+    assert "modern_ham_c/gone.eml: MANIFEST.csv lists it, the archive has no such file" in broken
+
+
+def test_raw_mail(root: Path) -> None:
+    """Mail in archives has the label and source that its folder or manifest says, and the text that live mail has."""
+    found = [d for name in ("spamassassin", "phishing", "modern_ham_c") for d in corpora.read(name, root)]
+    assert [(d.source, d.label, d.key) for d in found] == [
+        ("spamassassin/easy", "ham", "spamassassin/ham/easy/1"),
+        ("spamassassin/hard", "ham", "spamassassin/ham/hard/2"),
+        ("spamassassin/spam", "spam", "spamassassin/spam/3"),
+        ("phishing/2023", "spam", "phishing/phishing/2023/a.eml"),
+        ("modern/receipt/spree", "ham", "modern_ham_c/receipt/spree/1.eml"),
+    ]
+    assert "lunch" in found[0].text and "noon" in found[0].text
+    assert [d.family for d in found] == ["spamassassin"] * 3 + ["phishing", "modern"]
+
+
+def test_absent_corpus_says_how_to_get_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing directory, file or corpus is one sentence with the way out, and so is an archive cut short."""
+    monkeypatch.delenv("MAILTAGGER_CORPORA", raising=False)
+    with pytest.raises(MailtaggerError, match="MAILTAGGER_CORPORA is not set"):
+        corpora.home()
+    with pytest.raises(MailtaggerError, match="There is no corpus 'trec'"):
+        corpora.read("trec", root)
+    archive = root / "spamassassin.tar.gz"
+    archive.write_bytes(archive.read_bytes()[:200])
+    with pytest.raises(MailtaggerError, match="cannot be read to its end"):
+        list(corpora.read("spamassassin", root))
+    archive.unlink()
+    with pytest.raises(MailtaggerError, match=r"is not there.*spamassassin\.apache\.org"):
+        list(corpora.read("spamassassin", root))
+
+
+def near(changes: int) -> str:
+    """The sentence, with so many of its words changed at the end."""
+    words = SENTENCE.split()
+    return " ".join(words[: len(words) - changes] + [f"word{i}" for i in range(changes)])
+
+
+def test_near_duplicates() -> None:
+    """Texts that share most of their runs of words are connected, others are not."""
+    texts = [near(0), near(2), " ".join(reversed(SENTENCE.split())), near(0), "short", "short", "brief"]
+    found = duplicates.components(len(texts), duplicates.pairs(duplicates.signatures(texts)))
+    assert found == [0, 0, 2, 0, 4, 4, 6]
+
+
+def test_signature_estimates_the_common_share() -> None:
+    """Rows of hashes agree in about the share of runs in common: 40 of 60 + 20 runs here, so a half."""
+    words = [f"w{i}" for i in range(80 + duplicates.RUN - 1)]
+    one, other = " ".join(words[:62 + 1]), " ".join(words[20:])
+    row, another = duplicates.signatures([one, other])
+    assert (row == another).mean() == pytest.approx(40 / 80, abs=0.13)
+
+
+def documents() -> tuple[list[Document], dict[str, corpora.EnronSplit]]:
+    """Two Enron rows, a SpamAssassin mail like the first, one like both, and eighty that are like nothing."""
+    first, second = " ".join(f"a{i}" for i in range(40)), " ".join(f"b{i}" for i in range(40))
+    enron = {
+        "enron/0": corpora.EnronSplit("1", "n0", "train", "test"),
+        "enron/1": corpora.EnronSplit("2", "n1", "valid", "train"),
+    }
+    found = [
+        Document("enron", "enron/1", "enron/0", "ham", first),
+        Document("enron", "enron/2", "enron/1", "spam", second),
+        Document("spamassassin", "spamassassin/spam", "spamassassin/like", "spam", f"{first} more"),
+        Document("modern_ham_a", "modern/list/x", "modern_ham_a/blank", "ham", " "),
+    ]
+    for i in range(80):
+        text = " ".join(f"c{i}x{j % 20}" for j in range(30))
+        found.append(Document("phishing", "phishing/2023", f"phishing/{i}", "spam", text))
+    return found, enron
+
+
+def test_parts_follow_groups() -> None:
+    """A near-duplicate of an Enron row goes where that row is; the rest is split 80/10/10."""
+    rows = splits.assign(*documents())
+    assert [row.part for row in rows[:3]] == ["test", "train", "test"]
+    assert rows[0].group == rows[2].group != rows[1].group
+    parts = [row.part for row in rows[4:]]
+    assert 50 <= parts.count("train") <= 75
+    assert parts.count("valid") and parts.count("test")
+
+
+def test_a_bridge_between_parts_is_left_out() -> None:
+    """What is like training rows and test rows both stands in no part."""
+    found, enron = documents()
+    half = [f"a{i}" for i in range(40)] + ["and"] + [f"b{i}" for i in range(40)]
+    found = [
+        *found[:2],
+        Document("spamassassin", "spamassassin/spam", "spamassassin/1", "spam", " ".join(half[:70])),
+        Document("spamassassin", "spamassassin/spam", "spamassassin/2", "spam", " ".join(half[11:])),
+    ]
+    rows = splits.assign(found, enron)
+    assert [row.part for row in rows] == ["test", "train", "out", "out"]
+    assert not {"spamassassin/1", "spamassassin/2"} & {row.document.key for row in splits.split("default", rows).train}
+
+
+@pytest.mark.parametrize("protocol", ["random", "dedup", "lomo:1", "foreign:phishing", "foreign:enron", "default"])
+def test_no_protocol_tests_on_what_it_trains_on(protocol: str) -> None:
+    """Train, valid and test share no row; where near-duplicates must not cross, no group; blank texts are in none."""
+    one = splits.split(protocol, splits.assign(*documents()))
+    keys = [{row.document.key for row in part} for part in (one.train, one.valid, one.test)]
+    assert sum(map(len, keys)) == len(set().union(*keys))
+    assert "modern_ham_a/blank" not in set().union(*keys)
+    if protocol not in ("random", "lomo:1"):
+        assert not {row.group for row in (*one.train, *one.valid)} & {row.group for row in one.test}
+
+
+def test_foreign_leaves_a_family_out() -> None:
+    """Under foreign:phishing no phishing is trained on, and all of it is tested on."""
+    one = splits.split("foreign:phishing", splits.assign(*documents()))
+    assert {row.document.family for row in one.test} == {"phishing"} and len(one.test) == 80
+    assert "phishing" not in {row.document.family for row in (*one.train, *one.valid)}
+
+
+def test_unknown_protocol() -> None:
+    """An unknown protocol is refused with the known ones."""
+    for name in ("foreign:trec", "lomo:7", "dedup:1", "bogus"):
+        with pytest.raises(MailtaggerError, match="foreign:enron"):
+            splits.split(name, [])
+
+
+def test_the_cache_gives_back_what_was_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """prepare writes rows that load reads unchanged, says what it could not use, and refuses other cleaning rules."""
+    broken: list[str] = []
+    rows = splits.assign(prepare.gather(root, 1, broken), corpora.enron_split(root))
+    prepare.write(rows, root / "out")
+    assert prepare.load(root / "out") == rows
+    text = prepare.overview(rows, broken)
+    assert "| spamassassin/hard | 1 | 0 | 0 | 0 | 0 | 0 |" in text
+    assert "- neither subject nor message (1): enron/8" in text
+    monkeypatch.setattr(prepare, "RULES_HASH", "f" * 64)
+    with pytest.raises(MailtaggerError, match="other rules"):
+        prepare.load(root / "out")
+    with pytest.raises(MailtaggerError, match="no prepared corpus"):
+        prepare.load(root / "nowhere")
