@@ -25,8 +25,8 @@ HTML_DEPTH_LIMIT = 1_000
 RAW_LIMIT = 4_000_000  # beyond this the standard library's parser alone takes over a second
 
 _BLOCKS = frozenset(
-    "address article aside blockquote br dd div dl dt fieldset footer form h1 h2 h3 h4 h5 h6 header hr li main nav "
-    "ol p pre section table tbody td tfoot th thead tr ul".split()  # noqa: SIM905
+    "address article aside blockquote br dd div dl dt fieldset footer form h1 h2 h3 h4 h5 h6 header hr li main nav ol "
+    "p pre section table tbody td tfoot th thead tr ul".split()
 )
 _SILENT = frozenset(("script", "style", "head", "title", "template", "noscript", "object", "svg"))
 _HIDING = re.compile(
@@ -167,7 +167,10 @@ def _parts(message: email.message.Message, notes: list[str]) -> list[email.messa
         elif depth >= DEPTH_LIMIT:
             notes.append("nested too deep")
         else:
-            stack.extend((child, depth + 1) for child in reversed(children[:PART_LIMIT]))
+            stack.extend((child, depth + 1)
+                for child in reversed(children[:PART_LIMIT])
+                if isinstance(child, email.message.Message)
+            )
             if len(children) > PART_LIMIT:
                 notes.append("too many parts")
         if len(leaves) >= PART_LIMIT:

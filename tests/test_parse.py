@@ -17,9 +17,12 @@ TORTURE = Path(os.environ.get("MAILTAGGER_CORPORA", Path(__file__).parents[2] / 
 MAIL = (
     b"From: Anna <Anna@Example.org>\r\nReply-To: x@other.example\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n"
     b"Message-ID: <a1@example.org>\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
-    b"--b\r\nContent-Type: multipart/alternative; boundary=c\r\n\r\n--c\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
-    b"Sch\xc3\xb6n!\r\n--c\r\nContent-Type: text/html\r\n\r\n<p>Schoen<span style='display:none'>zebra</span></p>\r\n--c--\r\n"
-    b"--b\r\nContent-Type: application/pdf; name=bill.PDF\r\nContent-Transfer-Encoding: base64\r\n\r\nJVBERg==\r\n--b--\r\n"
+    b"--b\r\nContent-Type: multipart/alternative; boundary=c\r\n\r\n"
+    b"--c\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
+    b"Sch\xc3\xb6n!\r\n--c\r\nContent-Type: text/html\r\n\r\n"
+    b"<p>Schoen<span style='display:none'>zebra</span></p>\r\n--c--\r\n"
+    b"--b\r\nContent-Type: application/pdf; name=bill.PDF\r\n"
+    b"Content-Transfer-Encoding: base64\r\n\r\nJVBERg==\r\n--b--\r\n"
 )
 
 

@@ -1,5 +1,6 @@
 """What the language model's and the classifier's parts promise."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def test_a_row_of_the_stream_goes_on_where_it_ended() -> None:
         assert at == ends[-1]
         ends.append(at + length)
     assert ends[-1] >= data.shape[1] - 2
-    assert len({b - a for a, b in zip(ends, ends[1:], strict=False)}) > 1  # BPTT is variable
+    assert len({b - a for a, b in pairwise(ends)}) > 1  # BPTT is variable
     assert data.flatten().tolist() == stream.tolist()
 
 

@@ -129,7 +129,7 @@ def main() -> None:
         id=chosen.out.name,
         golden=[
             "re : lunch on friday shall we meet at noon ? let me know if that works for you . anna",
-            "congratulations ! you have won $ xxn3 , xxn3 in our lottery . click here to claim your prize xxurl win . com",
+            "congratulations ! you have won $ xxn3 , xxn3 in our lottery . click here to claim your prize xxurl win",
             "your order has shipped thank you for your order . track your parcel at xxurl shop . example",
             "cheap viagra and cialis online , no prescription needed , order now ! xxrep",
             "[ patch ] fix the build on arm this fixes a warning in the driver . signed - off - by xxmail",

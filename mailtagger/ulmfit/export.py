@@ -3,7 +3,7 @@
 Batch normalisation stands still in scoring: each is folded into the linear layer behind it, which is exact. In the
 int8 graph the LSTM's weights have one scale for each row (`per_channel`) and seven bits (`reduce_range`: without it
 AVX2 saturates, and scores correlate with fp32 at 0.86–0.92); the embedding has one scale for each word, looked up
-beside its row, so that no word's small vector is rounded away by another's large one. The head is small and stays in fp32.
+beside its row, so that no word's small vector is rounded away by another's large one. The head is small and stays fp32.
 """
 
 import tempfile

@@ -1,4 +1,4 @@
-"""AWD-LSTM (Merity et al. 2017, arXiv 1708.02182) and ULMFiT's classifier on it (Howard & Ruder 2018, arXiv 1801.06146).
+"""AWD-LSTM (Merity et al. 2017, arXiv 1708.02182), and ULMFiT's classifier on it (Howard & Ruder, arXiv 1801.06146).
 
 Tensors are (batch, time, features). Rows are padded on the right and masked by length, so that a batch gives exactly
 what single rows give.

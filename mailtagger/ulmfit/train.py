@@ -83,17 +83,14 @@ def fit_language_model(
             optimizer.step()
             state = [(h.detach(), c.detach()) for h, c in state]
             steps, seen = steps + 1, seen + length * plan.batch
-            if steps % 200 == 0:
-                elapsed = time.monotonic() - began
-                log(
-                    f"step {steps}  {seen:,} tokens  {seen / elapsed:,.0f}/s  sampled loss {loss.item():.3f}  {100 * spent:.0f} %"
-                )
+            if steps % 100 == 0:
+                pace = seen / (time.monotonic() - began)
+                log(f"step {steps}  {seen:,} tokens  {pace:,.0f}/s  sampled loss {loss.item():.3f}  {spent:.0%} spent")
                 save_file(model.state_dict(), checkpoint)
         perplexity = evaluate_language_model(model, valid)
-        log(
-            f"epoch {epoch + 1}  valid perplexity {perplexity:.1f}  {seen:,} tokens  {(time.monotonic() - began) / 60:.1f} min"
-        )
-        if (time.monotonic() - began) / 60 >= plan.minutes:
+        minutes = (time.monotonic() - began) / 60
+        log(f"epoch {epoch + 1}  valid perplexity {perplexity:.1f}  {seen:,} tokens  {minutes:.1f} min")
+        if minutes >= plan.minutes:
             break
     save_file(model.state_dict(), checkpoint)
     return perplexity
