@@ -77,7 +77,6 @@ class Given:
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 AccountName = Annotated[str | None, typer.Option("--account", metavar="NAME", help="One of several accounts.")]
-Since = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M"], help="Not older than this.")]
 
 
 def main() -> None:
@@ -89,6 +88,9 @@ def main() -> None:
         for problem in error.problems if isinstance(error, ConfigError) else ():
             print(f"  {problem}", file=sys.stderr)
         sys.exit(error.exit_status)
+    except OSError as error:  # a full disk under standard output, say; what mail and state raise has become a sentence
+        print(f"mailtagger: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -125,7 +127,7 @@ def scan(
     context: typer.Context,
     folder: Annotated[str, typer.Option(metavar="F", help="The folder to go through.")],
     account: AccountName = None,
-    since: Since = None,
+    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Received on this day or later.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The newest N messages only.")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Act. Without it nothing is changed on the server.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Move the spam even where the brake would hold it.")] = False,
@@ -179,7 +181,7 @@ def _mailbox(settings: "Settings", name: str | None, folder: str) -> "Iterator[t
         having = []
         for account in candidates:
             with Mailbox(account, partial(secret.password, account)) as mailbox:
-                if folder in [info.name for info in mailbox.folders()]:
+                if folder.upper() == "INBOX" or folder in [info.name for info in mailbox.folders()]:
                     having.append(account)
         if len(having) != 1:
             names = ", ".join(account.name for account in having or candidates)
@@ -226,7 +228,7 @@ def score(
             record = records.scored(source, scorer, policy)
             failed += "error" in record
             report.step()
-            report.row(record if as_json else record | {"notes": record.get("error", record["notes"])})
+            report.row(record if as_json else records.scored_for_a_person(record))
     raise typer.Exit(1 if failed else 0)
 
 
@@ -269,7 +271,9 @@ def history(
     context: typer.Context,
     limit: Annotated[int, typer.Option(min=1, help="The last N messages.")] = 20,
     account: AccountName = None,
-    since: Since = None,
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M"], help="Judged since then.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """The messages judged last, newest first, and what was done with them."""

@@ -333,11 +333,11 @@ def wait(server: Server, config: Path) -> None:
     """Leaves the server up until Ctrl-C, and says how to reach it."""
     tls = f"TLS, certificate authority in {server.ca_file}" if server.ca_file else "no TLS"
     command = shlex.join([f"MAILTAGGER_LIVE_PASSWORD={demo_server.PASSWORD}", sys.argv[0], "--config", str(config)])
-    print(f"""
+    with suppress(KeyboardInterrupt):
+        print(f"""
 The server stays up until Ctrl-C. A mail program reaches it with
     IMAP server 127.0.0.1, port {server.port}, {tls}, user alice or bob, password {demo_server.PASSWORD}
 and mailtagger with
     {command} scan --account live --folder Junk
-    {command} run""")
-    with suppress(KeyboardInterrupt):
+    {command} run""", flush=True)
         signal.pause()

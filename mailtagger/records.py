@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
-SCORE = (
-    Column("score", "score", 6), Column("verdict", "verdict", 7), Column("path", "path", 40), Column("notes", "", 0),
-)
+SCORE = (Column("score", "score", 6), Column("verdict", "verdict", 7), Column("path", "path", 0))
 SCAN = (
     Column("uid", "UID", 6), Column("score", "score", 6), Column("verdict", "verdict", 7),
     Column("action", "action", 10), Column("subject", "subject", 0),
@@ -59,6 +57,12 @@ def scored(source: "Source", scorer: "Scorer", policy: "Policy") -> Record:
     decision = opinion(mail, scorer, policy)
     record |= {key: getattr(decision, key) for key in ("score", "verdict", "decided_by", "notes")}
     return record | {"message_id": mail.message_id, "ms": round(1000 * (time.perf_counter() - began), 1)}
+
+
+def scored_for_a_person(record: Record) -> Record:
+    """The same for SCORE: what is to be said about a message stands behind its path."""
+    notes = [record["error"]] if "error" in record else record["notes"]
+    return record | {"path": "; ".join([record["path"], *notes])}
 
 
 def scanned(outcome: "Outcome") -> Record:
