@@ -52,25 +52,25 @@ class Backoff:
 
 @dataclass
 class Door:
-    """The way into one account: its folders log in one at a time, and share the count of refused passwords."""
+    """The way into one account: its folders log in one at a time, and a refused password is tried by one for all."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    refused: int = 0
+    tries: int = 0
+    refusal: LoginRefused | ConfigError | None = None
     closed_until: float = 0.0
 
-    def enter(self, mailbox: Mailbox, pause: Callable[[float], bool]) -> bool:
-        """Whether the mailbox is connected; False when `pause` was broken off."""
+    def enter(self, mailbox: Mailbox) -> None:
+        """The mailbox connected; after a refusal the same refusal again, without a word to the server, for a while."""
         with self.lock:
-            if pause(self.closed_until - time.monotonic()):
-                return False
+            if self.refusal and time.monotonic() < self.closed_until:
+                raise self.refusal
             try:
                 mailbox.connect()
-            except (LoginRefused, ConfigError):
-                self.refused += 1
-                self.closed_until = time.monotonic() + (FEW if self.refused < REFUSED_TRIES else REFUSED_WAIT)
+            except (LoginRefused, ConfigError) as refusal:
+                self.refusal, self.tries = refusal, self.tries + 1
+                self.closed_until = time.monotonic() + (FEW if self.tries < REFUSED_TRIES else REFUSED_WAIT)
                 raise
-            self.refused = 0
-            return True
+            self.refusal, self.tries = None, 0
 
 
 class Watcher(threading.Thread):
@@ -123,7 +123,8 @@ class Watcher(threading.Thread):
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
-                if self.door.enter(self._mailbox, self._pause) and not self._stopping.is_set():
+                self.door.enter(self._mailbox)
+                if not self._stopping.is_set():
                     self._session()
             except Exception as error:  # a thread that died would leave its folder unwatched, without a word
                 if self._stopping.is_set():
@@ -132,7 +133,7 @@ class Watcher(threading.Thread):
                     self._away.reset()
                 wait = self._trouble(error)
                 self._answered(self, error)
-                self._pause(wait)
+                self._stopping.wait(wait)
             finally:
                 self._mailbox.close()
 
@@ -231,10 +232,6 @@ class Watcher(threading.Thread):
         self._awake.clear()
         return news
 
-    def _pause(self, seconds: float) -> bool:
-        """Waits without a connection; True when it is time to stop."""
-        return self._stopping.wait(max(0.0, seconds))
-
     def _trouble(self, error: Exception) -> float:
         """Says what went wrong, once, and gives the seconds to wait."""
         self._failures += 1
@@ -242,7 +239,7 @@ class Watcher(threading.Thread):
         match error:
             case LoginRefused() | ConfigError():
                 self._say(job, "", "login", error)
-                return 0.0  # the door stays shut for all folders of the account
+                return max(0.0, self.door.closed_until - time.monotonic())
             case TryLater():
                 if self._failures == 1 and not self._fresh:
                     log.info("%s: %s", plain(self.name), plain(error))  # servers hang up now and then
