@@ -136,6 +136,11 @@ def identify(raw: bytes) -> str:
     return digest.hexdigest()
 
 
+def printable(text: str) -> str:
+    """Return text without NUL, escapes and lone surrogates, which neither logs nor SQLite take."""
+    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", " ", text)
+
+
 def _without_envelope(raw: bytes) -> bytes:
     """Drop an mbox `From ` line and blank lines before the headers."""
     raw = raw.lstrip(b"\r\n")
@@ -167,7 +172,8 @@ def _parts(message: email.message.Message, notes: list[str]) -> list[email.messa
         elif depth >= DEPTH_LIMIT:
             notes.append("nested too deep")
         else:
-            stack.extend((child, depth + 1)
+            stack.extend(
+                (child, depth + 1)
                 for child in reversed(children[:PART_LIMIT])
                 if isinstance(child, email.message.Message)
             )
@@ -206,7 +212,7 @@ def _header(message: email.message.Message, name: str, notes: list[str]) -> str:
             )
         except (ValueError, LookupError, email.errors.HeaderParseError):
             notes.append(f"broken {name}")
-    return " ".join(_printable(value).split())
+    return " ".join(printable(value).split())
 
 
 def _address(message: email.message.Message, name: str, notes: list[str]) -> str:
@@ -218,7 +224,7 @@ def _address(message: email.message.Message, name: str, notes: list[str]) -> str
 
 
 def _message_id(message: email.message.Message) -> str:
-    value = _printable(_raw_header(message, "Message-ID"))
+    value = printable(_raw_header(message, "Message-ID"))
     found = re.search(r"<\s*([^<>\s]{1,900})\s*>", value)
     return found.group(1) if found else "".join(value.split())[:900]
 
@@ -266,20 +272,15 @@ def _decode(data: bytes, charset: str | None, notes: list[str]) -> str:
         if name is None or (name == "us-ascii" and not data.isascii()):
             continue
         try:
-            return _printable(data.decode(name))
+            return printable(data.decode(name))
         except (UnicodeError, LookupError, ValueError):
             if name == charset:
                 notes.append("wrong charset")
     detected = chardet.detect(data[:4000]).get("encoding")
     try:
-        return _printable(data.decode(detected or "latin-1", "replace"))
+        return printable(data.decode(detected or "latin-1", "replace"))
     except (LookupError, ValueError):
-        return _printable(data.decode("latin-1"))
-
-
-def _printable(text: str) -> str:
-    """Return text without NUL, escapes and lone surrogates, which neither logs nor SQLite take."""
-    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", " ", text)
+        return printable(data.decode("latin-1"))
 
 
 def _looks_html(text: str) -> bool:

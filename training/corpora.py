@@ -15,9 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, cast
 
 from mailtagger.clean import clean, clean_text
-from mailtagger.parse import parse
-
 from mailtagger.errors import MailtaggerError
+from mailtagger.parse import parse, printable
 
 Label = Literal["ham", "spam"]
 
@@ -87,7 +86,7 @@ def cleaned(raw: Raw) -> Document:
         mail = parse(raw.content)
         subject, message, text = mail.subject, mail.body, clean(mail)
     else:
-        subject, message = raw.content
+        subject, message = map(printable, raw.content)
         text = clean_text(subject, message)
     parts = {"subject": subject, "message": message}
     return Document(
