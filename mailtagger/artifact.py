@@ -69,7 +69,7 @@ class Cut(_Record):
     """Long mail: the first `head` and the last `tail` tokens."""
 
     head: Annotated[int, Field(ge=1, le=4096)]
-    tail: Annotated[int, Field(ge=0, le=4096)]
+    tail: Annotated[int, Field(ge=1, le=4096)]
 
 
 class Golden(_Record):

@@ -14,6 +14,7 @@ from sentencepiece import SentencePieceProcessor
 
 from mailtagger.artifact import GRAPH, TOKENIZER, Artifact, Cutoffs, unusable
 from mailtagger.errors import ModelError
+from mailtagger.ulmfit.tokenizer import cut
 
 Ids = NDArray[np.int64]
 Array = NDArray[np.float64]
@@ -62,10 +63,7 @@ class Scorer:
         """The tokens the model reads: of long mail the first 256 and the last 128 (a model may say otherwise)."""
         whole = text.encode("utf-8", "replace").decode()  # a lone surrogate would be an error
         ids = self._pieces.encode(whole) or [self._pieces.unk_id()]
-        head, tail = self._cut.head, self._cut.tail
-        if len(ids) > head + tail:
-            ids = ids[:head] + ids[len(ids) - tail :]
-        return np.array(ids, dtype=np.int64)
+        return np.array(cut(ids, self._cut.head, self._cut.tail), dtype=np.int64)
 
     def familiar(self, ids: Ids) -> float:
         """How much of the text is in words that the model knows, 0 to 1.
