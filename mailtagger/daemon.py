@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import TypeAlias
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from sdnotify import SystemdNotifier
@@ -36,6 +37,8 @@ from mailtagger.state import RunLock
 from mailtagger.watch import Door, Watcher
 
 log = logging.getLogger(__name__)
+
+Inbox: TypeAlias = "queue.SimpleQueue[signal.Signals | ConfigError]"
 
 POLITE, GRACE = 2.5, 4.5  # seconds after SIGTERM in which connections end by themselves, and in which the program ends
 MODEL_SECONDS = 60
@@ -123,7 +126,8 @@ class Daemon:
     """All watchers of one configuration."""
 
     def __init__(
-        self, path: Path, settings: Settings, journal: Journal, level: str | None, report: Callable[[Outcome], None]
+        self, path: Path, settings: Settings, journal: Journal, inbox: Inbox, level: str | None,
+        report: Callable[[Outcome], None],
     ) -> None:
         self._path, self._settings, self._journal, self._level = path, settings, journal, level
         self._report, self._reporting = report, threading.Lock()
@@ -134,28 +138,27 @@ class Daemon:
         )
         self._watchers: dict[tuple[str, str], Watcher] = {}
         self._unconfigured: dict[str, ConfigError] = {}
-        self._inbox: queue.SimpleQueue[signal.Signals | ConfigError] = queue.SimpleQueue()
+        self._inbox = inbox
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT; ConfigError when no account at all can be used."""
-        with _signals(self._inbox):
-            log.info("mailtagger %s in %s, model %s", __version__, self._settings.state_dir, self._model.scorer.model)
-            for note in self._journal.notes():
-                log.warning("%s/%s: %s", note.account, plain(note.folder), plain(note.text))
-            self._clock.add_job(lambda: self._model.refresh(self._settings), "interval", seconds=MODEL_SECONDS)
-            self._clock.add_job(self._prune, "interval", days=1)
-            self._clock.start()
-            self._watch()
-            try:
-                while (news := self._inbox.get()) == signal.SIGHUP:
-                    self._reload()
-            finally:
-                self._systemd.stopping()
-                self._clock.shutdown(wait=False)
-                _end(self._watchers.values())
-            if isinstance(news, ConfigError):
-                raise news
-            log.info("ended by %s", news.name)
+        log.info("mailtagger %s in %s, model %s", __version__, self._settings.state_dir, self._model.scorer.model)
+        for note in self._journal.notes():
+            log.warning("%s/%s: %s", note.account, plain(note.folder), plain(note.text))
+        self._clock.add_job(lambda: self._model.refresh(self._settings), "interval", seconds=MODEL_SECONDS)
+        self._clock.add_job(self._prune, "interval", days=1)
+        self._clock.start()
+        self._watch()
+        try:
+            while (news := self._inbox.get()) == signal.SIGHUP:
+                self._reload()
+        finally:
+            self._systemd.stopping()
+            self._clock.shutdown(wait=False)
+            _end(self._watchers.values())
+        if isinstance(news, ConfigError):
+            raise news
+        log.info("ended by %s", news.name)
 
     def _watch(self) -> None:
         """A watcher for every folder of the settings that has none yet."""
@@ -239,13 +242,14 @@ def run(path: Path, level: str | None = None, report: Callable[[Outcome], None] 
     """Watches until it is told to end; `report` gets every outcome, one at a time. The exit status."""
     settings = config.load(path)
     logs.start(level or settings.log.level, settings.log.format)
-    with RunLock(settings.state_dir), Journal(settings.state_dir / FILE) as journal:
-        Daemon(path, settings, journal, level, report).run()
+    inbox: Inbox = queue.SimpleQueue()
+    with _signals(inbox), RunLock(settings.state_dir), Journal(settings.state_dir / FILE) as journal:
+        Daemon(path, settings, journal, inbox, level, report).run()
     return 0
 
 
 @contextmanager
-def _signals(inbox: "queue.SimpleQueue[signal.Signals | ConfigError]") -> Iterator[None]:
+def _signals(inbox: Inbox) -> Iterator[None]:
     """SIGTERM, SIGINT and SIGHUP go to the inbox; a second SIGTERM or SIGINT ends the process at once."""
     ending = False
 

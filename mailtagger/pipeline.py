@@ -91,7 +91,7 @@ def scan(
             yield outcome
     if not job.stop():
         tell(job, place.state.name, "numbering", "")
-        if job.release:
+        if job.release or (not braked and since is None and limit is None):
             tell(job, place.state.name, "brake", "")
 
 
