@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.json:
         chosen.json.write_text(json.dumps([asdict(test) for test in tests], indent=1) + "\n")
     if chosen.write:
-        given = [part for path in chosen.model for part in ("--model", f"runs/{path.resolve().name}")]
+        given = [part for path in chosen.model for part in ("--model", str(path) if not path.is_absolute() else path.name)]
         command = shlex.join(["python", "-m", "training.evaluate", chosen.protocol, *given, "--write"])
         replace_section(RESULTS, chosen.protocol, f"Printed by `{command}`.\n\n{text}")
 
