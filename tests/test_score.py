@@ -153,7 +153,7 @@ print(seconds, int(status["VmHWM"].split()[0]) / 1024, sorted(heavy))
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to measure memory")
 def test_scoring_starts_fast_stays_small_and_imports_no_training_package(model: Path) -> None:
-    """From a new interpreter to the first score under 1 s of CPU and 150 MB, with the packaged model if there is one."""
+    """From a new interpreter to the first score: under 1 s of CPU and 150 MB, packaged model or tiny one."""
     with contextlib.suppress(ModelError):  # a source tree that has no model yet
         model = artifact.find(None)
     runs = [
