@@ -1,10 +1,10 @@
 """ULMFiT beside two linear models: same texts, same split, counts beside rates, 95 % intervals.
 
-    python -m training.evaluate dedup --model runs/dedup --write
+    python -m training.evaluate dedup --model build/models/dedup --write
 
 PROTOCOL is random, dedup, lomo, foreign (what they mean: `splits.split`) or held-out: the test part of every corpus,
 which the model that ships is measured on. A model is measured only on rows that it neither learned from nor was tuned
-on, and the linear models learn from the very rows that it learned from. Blank documents are left out: no method judges
+on, and the linear models learn from the training rows of its protocol. Blank documents are left out: no method judges
 them.
 """
 
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.json:
         chosen.json.write_text(json.dumps([asdict(test) for test in tests], indent=1) + "\n")
     if chosen.write:
-        given = [part for path in chosen.model for part in ("--model", str(path) if not path.is_absolute() else path.name)]
+        given = [word for path in chosen.model for word in ("--model", path.name if path.is_absolute() else str(path))]
         command = shlex.join(["python", "-m", "training.evaluate", chosen.protocol, *given, "--write"])
         replace_section(RESULTS, chosen.protocol, f"Printed by `{command}`.\n\n{text}")
 

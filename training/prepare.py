@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from mailtagger.clean import RULES_HASH
-
 from mailtagger.errors import MailtaggerError
 from training.corpora import NAMES, Document, cleaned, enron_split, home, raws
 from training.splits import Row, assign
