@@ -71,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.json:
         chosen.json.write_text(json.dumps([asdict(test) for test in tests], indent=1) + "\n")
     if chosen.write:
-        given = [word for path in chosen.model for word in ("--model", path.name if path.is_absolute() else str(path))]
+        named = (path.name if path.is_absolute() else str(path) for path in chosen.model)
+        given = [part for name in named for part in ("--model", name)]
         command = shlex.join(["python", "-m", "training.evaluate", chosen.protocol, *given, "--write"])
         replace_section(RESULTS, chosen.protocol, f"Printed by `{command}`.\n\n{text}")
 
