@@ -191,6 +191,7 @@ class Mailbox:
         if since is not None:
             criteria += ["SINCE", format_criteria_date(since).decode()]
         state, found, top = self._here(), set[int](), ""
+        self._session.news = False  # what was told until now is found now; what is told meanwhile may not be
         if state.uidnext - first > WINDOW:
             # By place, from the end on: what is expunged meanwhile shifts the rest into windows still to come.
             for below in range(state.messages - WINDOW, 0, -WINDOW):
@@ -294,12 +295,19 @@ class Mailbox:
     # --- news ---
 
     def idle(self, seconds: float, stop: Callable[[], bool]) -> bool:
-        """True when the server tells of a change, False when the time is over or `stop`, asked each second, says so."""
+        """True when the server tells of a change, False when the time is over or `stop`, asked each second, says so.
+
+        Mail that it told of in passing, since `uids` was asked, is a change too.
+        """
         end = time.monotonic() + seconds
+        if self._session.news:
+            self._session.news = False
+            return True
         while not stop() and (left := end - time.monotonic()) > 0:
             if not self.can_idle:
                 time.sleep(min(1.0, left))
             elif self._idle(min(RENEW, left), stop):
+                self._session.news = False
                 return True
         return False
 
@@ -391,6 +399,7 @@ class Mailbox:
         )
         if not self._selected.uidnext:
             self._selected = replace(self._selected, uidnext=self._after_last())
+        self._session.news = False  # the EXISTS of SELECT is none
         return self._selected
 
     def _reopen(self, before: FolderState | None) -> None:

@@ -58,6 +58,7 @@ class Session:
         self._account, self._secret = account, secret
         self._client: Client | None = None
         self._told: set[str] = set()
+        self.news = False  # an EXISTS came along with an answer: IDLE does not tell it again
         self.capabilities: frozenset[str] = frozenset()
 
     @property
@@ -107,6 +108,7 @@ class Session:
         except imaplib.IMAP4.error as error:
             raise self._refusal(doing, str(error)) from error
         finally:
+            self.news = self.news or "EXISTS" in wire.untagged_responses
             for text in set(wire.alerts) - self._told:
                 log.warning("%s says: %s", self._account.host, text)
             self._told.update(wire.alerts)

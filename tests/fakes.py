@@ -110,6 +110,7 @@ class MemoryMailbox:
         self.calls: list[str] = []
         self.connected = False
         self._selected = ""
+        self._seen = self.server.changes
         self._failures: list[tuple[str, MailtaggerError, bool]] = []
 
     def fail(self, method: str, error: MailtaggerError, *, after: bool = False, times: int = 1) -> None:
@@ -174,6 +175,8 @@ class MemoryMailbox:
         return self._run("select", state)
 
     def uids(self, first: int = 1, since: date | None = None) -> list[int]:
+        with self.server.changed:
+            self._seen = self.server.changes
         return self._run("uids", lambda: sorted(
             uid for uid, message in self._here.messages.items()
             if uid >= first and (since is None or message.day >= since)
@@ -264,13 +267,13 @@ class MemoryMailbox:
         end = time.monotonic() + seconds
         self._run("idle", lambda: None)
         with self.server.changed:
-            seen = self.server.changes
             while not stop() and (left := end - time.monotonic()) > 0:
-                self.server.changed.wait(min(left, 0.1))
                 if not self.connected:
                     raise TryLater("The connection was lost.")
-                if self.can_idle and self.server.changes != seen:
+                if self.can_idle and self.server.changes != self._seen:
+                    self._seen = self.server.changes
                     return True
+                self.server.changed.wait(min(left, 0.1))
         return False
 
     def poll(self) -> tuple[int, int]:

@@ -19,6 +19,8 @@ from mailtagger.pipeline import Outcome
 from mailtagger.watch import Backoff, Door, Watcher
 from tests.fakes import MemoryMailbox, MemoryServer
 from tests.flow import Words, account, job, journal_in, raw
+from tests.imap_server import mailbox
+from tests.scripted_server import Scripted
 
 SOON = 5.0  # seconds to wait for what takes milliseconds on an idle machine
 
@@ -66,9 +68,9 @@ def watching(journal: Journal) -> Iterator[Callable[..., Watched]]:
     """Starts watchers, and ends them."""
     started: list[Watched] = []
 
-    def start(mailbox: MemoryMailbox | None = None, door: Door | None = None, folder: str = "INBOX",
+    def start(box: MemoryMailbox | None = None, door: Door | None = None, folder: str = "INBOX",
               scorer: Words | None = None, longest_wait: float = 3600.0, **settings: Any) -> Watched:
-        mailbox = mailbox or MemoryMailbox()
+        mailbox = box or MemoryMailbox()
         outcomes: list[Outcome] = []
         answers: list[Exception | None] = []
         words = scorer or Words()
@@ -148,6 +150,17 @@ def test_polling_does_not_need_the_clock(watching: Callable[..., Watched]) -> No
     one.server.deliver(raw("spam"))
     one.until_judged(1)
     assert "poll" in mailbox.calls
+
+
+def test_news_that_comes_along_with_an_answer_is_not_missed() -> None:
+    """EXISTS behind the results of a SEARCH that does not hold that message: IDLE would never tell it again."""
+    with Scripted({"^UID SEARCH UID 4": "* SEARCH\n* 4 EXISTS\n{tag} OK done"}) as server, mailbox(server) as real:
+        real.select("INBOX")
+        assert real.uids(4) == []
+        began = time.monotonic()
+        assert real.idle(5, lambda: False)
+        assert time.monotonic() - began < 1
+        assert not real.idle(0.1, lambda: False)
 
 
 def test_a_backlog_is_worked_off_in_passes(watching: Callable[..., Watched], monkeypatch: pytest.MonkeyPatch) -> None:
