@@ -63,6 +63,9 @@ service imap-login {{
 }}
 service anvil {{
   chroot =
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
 }}
 service stats {{
   chroot =
@@ -184,6 +187,11 @@ class Dovecot:
             self._process.wait()
             self._process = None
 
+    def empty(self) -> None:
+        """All mail and all folders gone, as on the first day."""
+        for home in (self._state / "home").iterdir():
+            shutil.rmtree(home)
+
     def close(self) -> None:
         """Gone, with all its files."""
         self.kill()
@@ -287,10 +295,11 @@ def _group(gid: int) -> str:
 
 def _run(command: list[str], **options: Any) -> bytes:
     """What the command prints; RuntimeError with what it said where it fails."""
-    done: subprocess.CompletedProcess[bytes] = subprocess.run(command, capture_output=True, timeout=60, check=False, **options)
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False, **options)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.decode(errors='replace').strip()}")
-    return done.stdout
+    said: bytes = done.stdout
+    return said
 
 
 def _within(seconds: float, condition: Callable[[], bool]) -> bool:

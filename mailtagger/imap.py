@@ -82,7 +82,7 @@ class FolderState:
     keywords_ok: bool
     writable: bool
     modseq: int | None
-    permanent: frozenset[str] = frozenset()  # PERMANENTFLAGS in lower case: a folder may have a fixed list
+    permanent: frozenset[str] = frozenset()  # PERMANENTFLAGS in lower case; empty where the server did not tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +248,8 @@ class Mailbox:
         state, result = self._here(), Moved()
         if target == state.name:
             raise ValueError(f"{target} is where the messages are")
-        deletes = not state.permanent or "\\deleted" in state.permanent  # what the account may do is told there
-        if not self.can_move or ("MOVE" not in self._session.capabilities and not deletes):
+        may_delete = not state.permanent or "\\deleted" in state.permanent
+        if not self.can_move or not (may_delete or "MOVE" in self._session.capabilities):
             raise CannotMove(f"{self._account.host} cannot take single messages away from {state.name}.",
                              "Spam is marked there, and stays.")
         try:

@@ -15,8 +15,9 @@ from mailtagger.imap_syntax import printable, response_code
 from mailtagger.imap_wire import LOST, Client, Server, clean, lost, reason
 from mailtagger.secret import Secret
 
-# Of a login (RFC 5530): the server is busy, or this user has too many connections. Nothing is wrong with the password.
+# Answers to a login (RFC 5530): the server is busy, or this user has too many connections.
 BUSY = {"UNAVAILABLE", "LIMIT", "INUSE", "SERVERBUG"}
+WRONG = {"AUTHENTICATIONFAILED", "AUTHORIZATIONFAILED", "EXPIRED"}
 BUSY_WORDS = re.compile(r"too many|temporar|try again", re.IGNORECASE)
 
 
@@ -182,7 +183,7 @@ def _mechanism(server: Server, offered: set[str], secret: Secret) -> tuple[str, 
 
 def _refused(text: str, server: Server, secret: Secret) -> MailtaggerError:
     code, answer = response_code(text), clean(text)
-    if code in BUSY or (not code and BUSY_WORDS.search(text)):
+    if code in BUSY or (code not in WRONG and BUSY_WORDS.search(text)):
         return TryLater(f"{server.host} does not let {server.username} in at the moment: {answer}.")
     if code == "PRIVACYREQUIRED":
         return MailboxError(f"{server.host} allows no login without TLS.", "Set `tls: starttls` or `tls: implicit`.")

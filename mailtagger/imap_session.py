@@ -72,6 +72,8 @@ class Session:
         with self.exchange("asking what it can do") as client:
             _, data = client.wire.capability()  # only after login does Dovecot announce MOVE
             self.capabilities = frozenset(printable(data[-1]).upper().split())
+            if {"ENABLE", "CONDSTORE"} <= self.capabilities:  # or Dovecot 2.3 tells no HIGHESTMODSEQ (RFC 7162)
+                client.wire.xatom("ENABLE", "CONDSTORE")
 
     def close(self) -> None:
         """Logged out if the server answers soon, and disconnected in any case."""

@@ -20,8 +20,8 @@ Entry = bytes | tuple[bytes, bytes]  # as imaplib keeps untagged responses: (tex
 _LITERAL = re.compile(rb" ?\{\d+\+?\}$")
 _BODY = re.compile(rb"BODY\[\](?:<\d+>)?$", re.IGNORECASE)
 _QUOTED_BODY = re.compile(rb'BODY\[\](?:<\d+>)? "((?:[^"\\]|\\.)*)"', re.IGNORECASE)
-_UID = re.compile(rb"\bUID (\d+)", re.IGNORECASE)
-_SIZE = re.compile(rb"\bRFC822\.SIZE (\d+)", re.IGNORECASE)
+_UID = re.compile(rb"\bUID (\d{1,10})\b", re.IGNORECASE)
+_SIZE = re.compile(rb"\bRFC822\.SIZE (\d{1,19})\b", re.IGNORECASE)
 _FLAGS = re.compile(rb"\bFLAGS \(([^)]*)\)", re.IGNORECASE)
 _LIST = re.compile(rb'\(([^)]*)\) (?:"((?:[^"\\]|\\.)*)"|NIL) ?(.*)', re.IGNORECASE | re.DOTALL)
 _CODE = re.compile(r"\[([A-Z][A-Z0-9-]*)", re.IGNORECASE)
@@ -73,12 +73,12 @@ def printable(text: str | bytes) -> str:
     """A server's words on one line, fit for a log and a terminal."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
-    return "".join(char if char.isprintable() else "?" for char in text.strip())[:200]
+    return "".join(char if char.isprintable() else "?" for char in text.strip())
 
 
 def numbers(lines: Iterable[Entry | None]) -> list[int]:
     """The message numbers of SEARCH responses, of which a server may send several."""
-    return [int(word) for line in lines if isinstance(line, bytes) for word in line.split() if word.isdigit()]
+    return [int(word) for line in lines if isinstance(line, bytes) for word in line.split() if _is_number(word)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +146,13 @@ def copied(values: Sequence[Entry]) -> dict[int, int]:
     return pairs
 
 
+def _is_number(word: bytes) -> bool:
+    return word.isdigit() and len(word) <= 10  # all numbers here have 32 bits; Python refuses 4,301 digits
+
+
 def _members(text: bytes) -> Iterator[int]:
     for part in text.split(b","):
-        ends = sorted(int(number) for number in part.split(b":") if number.isdigit())
+        ends = sorted(int(number) for number in part.split(b":") if _is_number(number))
         if ends:
             yield from range(ends[0], ends[-1] + 1)
 

@@ -196,7 +196,7 @@ def reason(error: Exception) -> str:
 
 
 def clean(text: str) -> str:
-    """The server's own words out of what imaplib and IMAPClient wrap round them."""
+    """The server's own words, at most 200 characters, out of what imaplib and IMAPClient wrap round them."""
     text = re.sub(r"^(?:command: \w+ => |\w+ command error: \w+ |\w+ failed: |socket error: )+", "", text)
     text = re.sub(r"""^\[?b(['"])(.*)\1\]?$""", r"\2", text)
-    return printable(text).rstrip(".")
+    return printable(text)[:200].rstrip(".")
