@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiny_model import tiny_model
+
 UNITS = Path(__file__).parent.parent / "systemd"
 NEEDS_SYSTEMD = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is missing: apt-get install systemd"
@@ -80,16 +82,17 @@ except OSError:
     pass
 else:
     sys.exit(78)
+from pathlib import Path
 from mailtagger.artifact import load
 from mailtagger.score import open_scorer
-open_scorer(load(sys.argv[1]))
+open_scorer(load(Path(sys.argv[1])))
 """
 
 
-def test_scoring_works_without_writable_and_executable_memory() -> None:
+def test_scoring_works_without_writable_and_executable_memory(tmp_path: Path) -> None:
     """Under MemoryDenyWriteExecute a model loads and gives the scores recorded in it."""
-    model = Path(__file__).parent / "data" / "tiny_model"
-    done = subprocess.run([sys.executable, "-c", MDWE, str(model)], capture_output=True, text=True)
+    command = [sys.executable, "-c", MDWE, str(tiny_model(tmp_path))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=UNITS.parent)
     if done.returncode == 77:
         pytest.skip("this kernel is older than 6.3 and cannot forbid it without systemd")
     assert done.returncode == 0, done.stderr
