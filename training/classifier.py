@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 
 from mailtagger.ulmfit import tokenizer, train
@@ -89,6 +90,7 @@ def main() -> None:
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--encoder", type=Path, default=LM / "mail.safetensors")
+    options.add_argument("--start", type=Path, metavar="DIR", help="go on from this artifact of the same protocol")
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
     torch.manual_seed(0)
@@ -101,7 +103,11 @@ def main() -> None:
         return [tokenizer.cut(found) for found in pieces.encode([row.document.text for row in some])]
 
     model = Classifier(Sizes(vocabulary=pieces.vocab_size()), Dropouts().scaled(0.6))
-    train.load_encoder(model, chosen.encoder)
+    if chosen.start:
+        weights = load_file(chosen.start / "weights.safetensors")
+        model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
+    else:
+        train.load_encoder(model, chosen.encoder)
     marks = [m for m in tokenizer.MARKS if m in ("xxattach", "xxhtmlonly", "xxhidden", "xxmismatch", "xxreplyto")]
     train.fit_classifier(
         model,
@@ -111,13 +117,14 @@ def main() -> None:
         train.Schedule(minutes=chosen.minutes, epochs=6, rate=chosen.rate),
         lambda line: print(line, flush=True),
         noise(frozenset(pieces.piece_to_id(m) for m in marks)),
+        unfrozen=chosen.start is not None,
     )
     valid = np.array([row.document.label == "spam" for row in rows.valid])
-    weights = np.array(balance(rows.valid))
+    balanced = np.array(balance(rows.valid))
     scores = train.logits(model, ids(rows.valid))
-    a, b = calibrate(scores, valid, list(weights))
+    a, b = calibrate(scores, valid, list(balanced))
     p = 1 / (1 + np.exp(-(a * scores + b)))
-    ham, spam = cutoffs(p, valid, weights)
+    ham, spam = cutoffs(p, valid, balanced)
     print(
         f"calibration {a:.3f} {b:.3f}; cutoffs {ham} {spam}; errors at 0.5 {np.mean((p > 0.5) != valid):.4f}",
         flush=True,

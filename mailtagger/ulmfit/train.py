@@ -151,10 +151,14 @@ def fit_classifier(
     plan: Schedule,
     log: Log,
     noise: Callable[[list[int], np.random.Generator], list[int]] | None = None,
+    unfrozen: bool = False,
 ) -> None:
-    """Gradual unfreezing: a tenth of the minutes each for the head, then one more layer, the rest for all layers."""
+    """Gradual unfreezing: a twelfth of the minutes for the head, then for each further layer, the rest for all layers;
+    with `unfrozen` all layers from the start, for a classifier that has been trained before."""
     rng, parts = np.random.default_rng(0), stages(model, plan.rate)
     shares = [0.08] * (len(parts) - 1) + [1 - 0.08 * (len(parts) - 1)]
+    if unfrozen:
+        parts, shares = parts[-1:], [1.0]
     lengths = [len(d) for d in documents]
     for stage, (groups, share) in enumerate(zip(parts, shares, strict=True)):
         trained = {id(p) for g in groups for p in g["params"]}  # type: ignore[attr-defined]
