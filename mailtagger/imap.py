@@ -33,6 +33,7 @@ from mailtagger.imap_syntax import (
     portions,
     printable,
     quoted,
+    told,
     uid_set,
 )
 from mailtagger.imap_wire import Server
@@ -204,8 +205,8 @@ class Mailbox:
         """The messages in the given order, in batches; those that are gone are left out."""
         state = self._here()
         for portion in portions(uids):
-            told = self._fetch(portion, "RFC822.SIZE")
-            sizes = {uid: told[uid].size or 0 for uid in portion if uid in told}
+            found = self._fetch(portion, "RFC822.SIZE")
+            sizes = {uid: found[uid].size or 0 for uid in portion if uid in found}
             for batch in _batches(sizes):
                 if (self._here().name, self._here().uidvalidity) != (state.name, state.uidvalidity):
                     raise RuntimeError("another folder was selected while fetching")
@@ -321,11 +322,11 @@ class Mailbox:
                 raise imaplib.IMAP4.error(printable(data[-1]))
             text = b" ".join(part for entry in data for part in (entry if isinstance(entry, tuple) else (entry,)))
         # The items stand in the last parentheses; the name before them may have any form.
-        told = dict(re.findall(r"([A-Z]+) (\d+)", printable(text[text.rfind(b"(") :]).upper()))
-        if int(told.get("UIDVALIDITY", state.uidvalidity)) != state.uidvalidity:
+        items = dict(re.findall(r"([A-Z]+) (\d+)", printable(text[text.rfind(b"(") :]).upper()))
+        if int(items.get("UIDVALIDITY", state.uidvalidity)) != state.uidvalidity:
             raise self._renumbered(state)
-        uidnext = int(told["UIDNEXT"]) if "UIDNEXT" in told else self._after_last()
-        self._selected = replace(state, uidnext=uidnext, messages=int(told.get("MESSAGES", state.messages)))
+        uidnext = int(items["UIDNEXT"]) if "UIDNEXT" in items else self._after_last()
+        self._selected = replace(state, uidnext=uidnext, messages=int(items.get("MESSAGES", state.messages)))
         return self._selected.uidnext, self._selected.messages
 
     # --- how it is done ---
@@ -380,27 +381,33 @@ class Mailbox:
         self._selected = None
         with self._session.exchange(f"opening {printable(name)}") as client:
             try:
-                told = client.select_folder(name, readonly=examine)
+                kind, data = client.wire.select(folder_name(name), readonly=examine)
             except imaplib.IMAP4.readonly:  # an `abort` by name, but nothing is lost
-                told = client.select_folder(name, readonly=True)
-        if b"UIDVALIDITY" not in told:
-            raise MailboxError(f"{printable(name)} has no UIDVALIDITY: what is noted of its messages would not last.")
-        writable = b"READ-ONLY" not in told
-        permanent = told.get(b"PERMANENTFLAGS")  # RFC 3501, 7.1: where this is missing, all flags can be kept
-        self._selected = FolderState(
+                kind, data = client.wire.select(folder_name(name), readonly=True)
+            if kind != "OK":
+                raise imaplib.IMAP4.error(printable(data[-1] or b""))
+            answers = client.wire.untagged_responses
+            codes, writable = told(answers.get("OK", [])), "READ-ONLY" not in answers
+            messages = max(numbers(answers.get("EXISTS", [])), default=0)
+        permanent = frozenset(codes.get("PERMANENTFLAGS", "").lower().strip("()").split())
+        state = FolderState(
             name=name,
-            uidvalidity=told[b"UIDVALIDITY"],
-            uidnext=told.get(b"UIDNEXT", 0),
-            messages=told.get(b"EXISTS", 0),
-            keywords_ok=writable and (permanent is None or rb"\*" in permanent),
+            uidvalidity=_number(codes.get("UIDVALIDITY")) or 0,
+            uidnext=_number(codes.get("UIDNEXT")) or 0,
+            messages=messages,
+            # RFC 3501, 7.1: where PERMANENTFLAGS is missing, all flags can be kept.
+            keywords_ok=writable and ("PERMANENTFLAGS" not in codes or "\\*" in permanent),
             writable=writable,
-            modseq=told.get(b"HIGHESTMODSEQ"),
-            permanent=frozenset(printable(flag).lower() for flag in permanent or ()),
+            modseq=_number(codes.get("HIGHESTMODSEQ")),
+            permanent=permanent,
         )
-        if not self._selected.uidnext:
-            self._selected = replace(self._selected, uidnext=self._after_last())
+        if not state.uidvalidity:
+            raise MailboxError(f"{printable(name)} has no UIDVALIDITY: what is noted of its messages would not last.")
+        self._selected = state
+        if not state.uidnext:
+            self._selected = state = replace(state, uidnext=self._after_last())
         self._session.news = False  # the EXISTS of SELECT is none
-        return self._selected
+        return state
 
     def _reopen(self, before: FolderState | None) -> None:
         """Back in the folder that was selected before, if there was one and the connection still stands."""
@@ -484,6 +491,10 @@ def _batches(sizes: dict[int, int]) -> Iterator[list[int]]:
         batch.append(uid)
     if batch:
         yield batch
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() and len(text) < 20 else None
 
 
 def _lower(names: Iterable[str]) -> set[str]:

@@ -25,6 +25,7 @@ _SIZE = re.compile(rb"\bRFC822\.SIZE (\d{1,19})\b", re.IGNORECASE)
 _FLAGS = re.compile(rb"\bFLAGS \(([^)]*)\)", re.IGNORECASE)
 _LIST = re.compile(rb'\(([^)]*)\) (?:"((?:[^"\\]|\\.)*)"|NIL) ?(.*)', re.IGNORECASE | re.DOTALL)
 _CODE = re.compile(r"\[([A-Z][A-Z0-9-]*)", re.IGNORECASE)
+_TOLD = re.compile(rb"\[([A-Z][A-Z0-9-]*) (\([^)]*\)|[^\]]*)\]", re.IGNORECASE)
 
 
 def portions(uids: Iterable[int]) -> Iterator[list[int]]:
@@ -67,6 +68,12 @@ def response_code(text: str) -> str:
     """`NOPERM` of `[NOPERM] Permission denied` (RFC 5530), or nothing."""
     match = _CODE.search(text)
     return match[1].upper() if match else ""
+
+
+def told(lines: Iterable[Entry | None]) -> dict[str, str]:
+    """What untagged OK lines tell in their response codes: `UIDVALIDITY` → `7` of `[UIDVALIDITY 7] UIDs valid`."""
+    matches = [_TOLD.match(line) for line in lines if isinstance(line, bytes)]
+    return {printable(match[1]).upper(): printable(match[2]) for match in matches if match}
 
 
 def printable(text: str | bytes) -> str:
@@ -137,10 +144,13 @@ def listed(entries: Iterable[Entry | None]) -> list[tuple[frozenset[str], str, s
 
 
 def copied(values: Sequence[Entry]) -> dict[int, int]:
-    """UID → UID of the copy, from COPYUID: two sets of which the nth members belong together (RFC 4315, 3)."""
+    """UID → UID of the copy, from COPYUID: two sets of which the nth members belong together (RFC 4315, 3).
+
+    imaplib reads a response code up to the last "]" of its line; the text behind it may have one.
+    """
     pairs: dict[int, int] = {}
     for value in values:
-        words = value.split() if isinstance(value, bytes) else []
+        words = value.partition(b"]")[0].split() if isinstance(value, bytes) else []
         if len(words) == 3:
             pairs.update(islice(zip(_members(words[1]), _members(words[2]), strict=False), CHUNK))
     return pairs

@@ -19,6 +19,7 @@ from mailtagger.imap_syntax import (
     printable,
     quoted,
     response_code,
+    told,
     uid_set,
 )
 
@@ -129,6 +130,14 @@ def test_copyuid_pairs_belong_together_by_place() -> None:
     """RFC 4315, 3: sets and ranges, in several responses; what is malformed proves nothing."""
     assert copied([b"38505 304,319:320 3956:3958", b"38505 7 9"]) == {304: 3956, 319: 3957, 320: 3958, 7: 9}
     assert copied([b"38505 304", b"", b"1 x y"]) == {}
+
+
+def test_text_behind_a_response_code_may_have_brackets() -> None:
+    """imaplib takes all up to the last one for the code."""
+    assert copied([b"38505 304 3956] Moved [it"]) == {304: 3956}
+    assert told([b"[UIDVALIDITY 7] valid [x]", b"[PERMANENTFLAGS (a] \\*)] limited", b"[ALERT] 5", b"ready", None]) == {
+        "UIDVALIDITY": "7", "PERMANENTFLAGS": "(a] \\*)",
+    }
 
 
 def test_copyuid_of_four_thousand_million_is_cut() -> None:
