@@ -43,7 +43,7 @@ state_dir: {directory}/state
 """
 
 # (expected, found) → what to call it
-DIFFERENCE = {
+DIFFERENCE: dict[tuple[str, ...], str] = {
     ("ham", "spam"): "a false positive",
     ("ham", "unsure"): "not sure",
     ("spam", "unsure"): "not sure",
