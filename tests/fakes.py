@@ -18,9 +18,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from mailtagger.errors import MailboxError, MailtaggerError, TryLater
-from mailtagger.imap import PARTIAL, Address, CannotMove, FolderInfo, FolderState, Moved, RawMessage
+from mailtagger.imap import BIG, PARTIAL, Address, CannotMove, FolderInfo, FolderState, Moved, RawMessage
 
-BIG = 1 << 20
 T = TypeVar("T")
 
 
@@ -41,6 +40,7 @@ class Folder:
     uidvalidity: int = 1
     uidnext: int = 1
     keywords_ok: bool = True
+    permanent: frozenset[str] = frozenset()  # without keywords_ok: the keywords that it keeps all the same
     writable: bool = True
     refuse: str = ""  # what a move to it is answered with, e.g. "[OVERQUOTA] full"
     messages: dict[int, Stored] = field(default_factory=dict)
@@ -169,8 +169,10 @@ class MemoryMailbox:
             if folder not in self.server.folders:
                 raise MailboxError(f"There is no folder {folder}.", f"There are: {', '.join(self.server.folders)}.")
             self._selected, it = folder, self.server.folders[folder]
-            keywords_ok = it.keywords_ok and it.writable
-            return FolderState(folder, it.uidvalidity, it.uidnext, len(it.messages), keywords_ok, it.writable, None)
+            return FolderState(
+                folder, it.uidvalidity, it.uidnext, len(it.messages), keywords_ok=it.keywords_ok and it.writable,
+                writable=it.writable, modseq=None, permanent=it.permanent,
+            )
 
         return self._run("select", state)
 
@@ -203,9 +205,11 @@ class MemoryMailbox:
         def store() -> set[int]:
             here = self._here
             known = {flag.lower(): flag for message in here.messages.values() for flag in message.flags}
-            if here.keywords_ok and here.writable:
+            kept = [name for name in keywords
+                    if here.keywords_ok or name.startswith("\\") or name.lower() in here.permanent]
+            if here.writable:
                 for uid in wanted & here.messages.keys():
-                    here.messages[uid].flags |= {known.get(name.lower(), name) for name in keywords}
+                    here.messages[uid].flags |= {known.get(name.lower(), name) for name in kept}
             return {uid for uid in wanted & here.messages.keys() if self._shows(uid, keywords) == len(keywords)}
 
         return self._run("add_keywords", store)
@@ -225,18 +229,20 @@ class MemoryMailbox:
 
     def move(self, uids: Iterable[int], target: str) -> Moved:
         wanted = sorted(set(uids))
+        if target == self._selected:
+            raise ValueError(f"{target} is where the messages are")
 
         def transfer() -> Moved:
             if not self.can_move:
                 raise CannotMove("The server has neither MOVE nor UIDPLUS.")
-            folder = self.server.folders.get(target)
-            if folder is None or folder.refuse:
-                raise MailboxError(f"{target}: {folder.refuse if folder else '[TRYCREATE] no such folder'}")
             messages = self._here.messages
-            done: dict[int, int | None] = {
-                uid: folder.add(messages.pop(uid)) for uid in wanted if uid in messages
-            }
+            there = [uid for uid in wanted if uid in messages]
+            refusal = self.server.folders[target].refuse if target in self.server.folders else "[TRYCREATE] no folder"
+            if there and refusal:
+                raise MailboxError(f"{target}: {refusal}")
+            done: dict[int, int | None] = {uid: self.server.folders[target].add(messages.pop(uid)) for uid in there}
             self.server.changes += bool(done)
+            self._seen += bool(done)  # nobody is told of his own doings
             return Moved(done, set(wanted) - done.keys())
 
         return self._run("move", transfer)
@@ -245,6 +251,8 @@ class MemoryMailbox:
         wanted = set(uids)
 
         def remove() -> set[int]:
+            if not self.can_move:
+                raise CannotMove("The server has no UIDPLUS.")
             for uid in wanted:
                 self._here.messages.pop(uid, None)
             return wanted
