@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mailtagger.ulmfit.model import Classifier, LanguageModel, State
-from mailtagger.ulmfit.tokenizer import PAD
+from mailtagger.ulmfit.tokenizer import PAD, cut
 
 Log = Callable[[str], None]
 
@@ -178,7 +178,9 @@ def fit_classifier(
                 model.train()
                 for group in optimizer.param_groups:
                     group["lr"] = plan.rate * group["scale"] * slanted(spent)
-                texts = [list(documents[i]) for i in chosen]
+                # Four batches in five are cut short: two and a half times the mails in the same minutes.
+                limit = int(rng.choice((96, 144, 384), p=(0.5, 0.3, 0.2)))
+                texts = [cut(documents[i], limit * 2 // 3, limit // 3) for i in chosen]
                 ids, sizes = padded([noise(t, rng) for t in texts] if noise else texts)
                 target, weight = torch.tensor([labels[i] for i in chosen]), torch.tensor([weights[i] for i in chosen])
                 logits = model(ids, sizes)
