@@ -172,11 +172,16 @@ def _brake_note(job: Job, folder: str, moves: int, seen: int) -> str:
 
 def tell(job: Job, folder: str, kind: str, text: str) -> None:
     """Notes it for `status` and says it in the log, when it is news; an empty text takes it back. Not in a dry run."""
-    notes = job.journal.notes(job.account.name) if job.act else []
-    before = next((note.text for note in notes if (note.folder, note.kind) == (folder, kind)), "")
-    if not job.act or text == before:
+    def noted() -> str:
+        notes = job.journal.notes(job.account.name)
+        return next((note.text for note in notes if (note.folder, note.kind) == (folder, kind)), "")
+
+    if not job.act or text == noted():
         return
-    job.journal.note(job.account.name, folder, text, kind)
+    with job.journal.transaction():  # another folder's thread may be about to say the same of the account
+        if text == (before := noted()):
+            return
+        job.journal.note(job.account.name, folder, text, kind)
     where = f"{job.account.name}/{plain(folder)}" if folder else job.account.name
     if text:
         log.warning("%s: %s", where, plain(text))

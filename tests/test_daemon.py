@@ -28,8 +28,9 @@ from mailtagger.journal import FILE, Journal
 from mailtagger.score import open_scorer
 from tests.imap_server import fault_proxy, mailbox, needs_tools
 from tests.scripted_server import Scripted
-from tests.tiny_model import HAM_TEXT, SPAM_TEXT, tiny_model
+from tests.tiny_model import GOLDEN, HAM_TEXT, tiny_model
 
+WON = GOLDEN[2]  # spam in words that the tiny model knows
 SOON = 20.0  # seconds to wait for what takes less than one on an idle machine
 # The daemon, killed as by a power cut when a method is entered or left for the n-th time.
 DIE = """
@@ -61,7 +62,7 @@ def message(text: str, id_: str, subject: str = "a word") -> bytes:
 
 
 def spam(id_: str) -> bytes:
-    return message(SPAM_TEXT, f"spam-{id_}", "Cheap viagra")
+    return message(WON, f"spam-{id_}", "A free prize")
 
 
 def ham(id_: str) -> bytes:
@@ -199,24 +200,24 @@ def test_log_lines_tell_what_was_done_and_nothing_of_the_text(bench: Bench, dove
     subject = "=?utf-8?q?evil=1B[31m=0D=0Aline?="
     bench.configure(account(dovecot), log={"format": "json"})
     daemon = bench.start().ready()
-    dovecot.deliver("alice", message(SPAM_TEXT, "x", subject))
+    dovecot.deliver("alice", message(WON, "x", subject))
     daemon.until(lambda: '"verdict"' in daemon.log)
     lines = [json.loads(line) for line in daemon.log.splitlines()]
     [told] = [line for line in lines if "verdict" in line]
     assert {"account", "folder", "uid", "ident", "score", "verdict", "model", "action", "done", "ms"} <= told.keys()
     assert (told["verdict"], told["action"], told["done"], told["model"]) == ("spam", "move", True, bench.model.name)
-    assert not re.search(f"viagra|evil|{PASSWORD}", daemon.log)
+    assert not re.search(f"bonus|evil|{PASSWORD}", daemon.log)
 
 
 def test_the_subject_is_logged_at_debug_on_one_harmless_line(bench: Bench, dovecot: Dovecot) -> None:
     """Line ends and escape sequences in a subject do nothing to the terminal; the body is not there even now."""
     bench.configure(account(dovecot), log={"level": "debug"})
     daemon = bench.start().ready()
-    dovecot.deliver("alice", message(SPAM_TEXT, "x", "=?utf-8?q?evil=1B[31m=0D=0Aline?="))
+    dovecot.deliver("alice", message(WON, "x", "=?utf-8?q?evil=1B[31m=0D=0Aline?="))
     daemon.until(lambda: "subject: " in daemon.log)
     assert re.search(r"UID 1 subject: evil.*line\n", daemon.log)
     assert "\x1b" not in daemon.log
-    assert not re.search(f"viagra|{PASSWORD}", daemon.log)
+    assert not re.search(f"bonus|{PASSWORD}", daemon.log)
 
 
 def test_the_user_may_take_it_back(bench: Bench, dovecot: Dovecot, alice: Mailbox) -> None:
