@@ -1,6 +1,6 @@
 """The golden ids: for 200 messages of the corpora and the demo's own, what the model reads.
 
-    python -m tests.golden    writes tests/data/golden.json anew, for a new model or after a change of the cleaning rules
+    python -m tests.golden    writes tests/data/golden.json anew, for a new model or new cleaning rules
 
 The corpora are not part of the project, so their messages stand there as a key and a digest of the ids.
 """

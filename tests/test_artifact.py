@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_model import COMMITTED, tiny_model
+from tests.tiny_model import COMMITTED, tiny_model
 
 from mailtagger import artifact, graph
 from mailtagger.errors import ModelError

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_model import tiny_model
+from tests.tiny_model import tiny_model
 
 from training import bench
 

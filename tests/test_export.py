@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import oracle
 import pytest
-from tiny_model import COMMITTED, tiny_model
+from tests.tiny_model import COMMITTED, tiny_model
 
 pytest.importorskip("onnx", reason="needs the [train] extra")
 pytest.importorskip("safetensors", reason="needs the [train] extra")

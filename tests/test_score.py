@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import oracle
 import pytest
-from tiny_model import HAM_TEXT, SPAM_TEXT, tiny_model
+from tests.tiny_model import HAM_TEXT, SPAM_TEXT, tiny_model
 
 from mailtagger import artifact
 from mailtagger.clean import clean_text
