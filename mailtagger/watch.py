@@ -133,6 +133,7 @@ class Watcher(threading.Thread):
                     self._away.reset()
                 wait = self._trouble(error)
                 self._answered(self, error)
+                self._mailbox.close()
                 self._stopping.wait(wait)
             finally:
                 self._mailbox.close()
@@ -172,10 +173,14 @@ class Watcher(threading.Thread):
                 self._pass_by(job, Address(state.name, state.uidvalidity, uids[0]))
             else:
                 self._stumbles = first, stumbles + 1
-                for outcome in pipeline.sweep(job, self._mailbox, place, uids, noticed):
-                    self._report(outcome)
-                    if outcome.action == "move" and not outcome.done and self._retry_at is None:
-                        self._retry_at = time.monotonic() + self._refused.wait()
+                try:
+                    for outcome in pipeline.sweep(job, self._mailbox, place, uids, noticed):
+                        self._report(outcome)
+                        if outcome.action == "move" and not outcome.done and self._retry_at is None:
+                            self._retry_at = time.monotonic() + self._refused.wait()
+                except StateError:
+                    self._stumbles = first, stumbles  # a full disk is no message's fault
+                    raise
                 if self._stopping.is_set():
                     return first  # the pass may be incomplete: it is begun again, with what the journal knows
             self._stumbles = 0, 0
@@ -187,9 +192,11 @@ class Watcher(threading.Thread):
 
     def _pass_by(self, job: Job, address: Address) -> None:
         """A message that breaks the connection each time it is read must not hold up those behind it."""
-        decision = decide(None, job.policy, notes=[f"{FAILED}: the server breaks off when it is read"])
-        job.journal.record(self.account.name, address, "", "", None, decision, (), job.scorer.model)
-        log.warning("%s: UID %d is passed by: %s", plain(self.name), address.uid, decision.notes[0])
+        why = f"{FAILED}: the connection breaks off with this message"
+        if job.journal.judged(self.account.name, address) is None:
+            decision = decide(None, job.policy, notes=[why])
+            job.journal.record(self.account.name, address, "", "", None, decision, (), job.scorer.model)
+        log.warning("%s: UID %d is passed by: %s", plain(self.name), address.uid, why)
 
     def _watermark(self, job: Job, state: FolderState) -> int:
         """The first UID to judge: what was there before the first start, or before a renumbering, is left alone."""
