@@ -151,7 +151,8 @@ def scan(
     ):
         policy = Policy(*chosen.cutoffs(scorer.cutoffs.ham, scorer.cutoffs.spam))
         job = Job(
-            chosen, settings.keywords, policy, scorer, journal, act=apply, release=yes, judge_anew=True, stop=stopped
+            chosen, settings.keywords, policy, scorer, journal,
+            act=apply, release=yes, judge_anew=True, subjects=not as_json, stop=stopped,
         )
         for outcome in pipeline.scan(job, mailbox, folder, since.date() if since else None, limit, report.total):
             failed = outcome.failed or (apply and not outcome.done)

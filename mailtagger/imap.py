@@ -229,6 +229,15 @@ class Mailbox:
             if one.flags is not None
         }
 
+    def subjects(self, uids: Iterable[int]) -> dict[int, bytes]:
+        """UID → the header with the field Subject alone, of those messages that are still there."""
+        return {
+            uid: one.body
+            for portion in portions(uids)
+            for uid, one in self._fetch(portion, "BODY.PEEK[HEADER.FIELDS (SUBJECT)]").items()
+            if one.body is not None
+        }
+
     def add_keywords(self, uids: Iterable[int], names: Iterable[str]) -> set[int]:
         """The UIDs that show all these keywords afterwards; some servers answer OK and keep none."""
         names = list(names)

@@ -19,8 +19,9 @@ ATOM = re.compile(r"[!#$&'+-\[^-z|}~]+")
 Entry = bytes | tuple[bytes, bytes]  # as imaplib keeps untagged responses: (text up to a literal, the literal) or text
 
 _LITERAL = re.compile(rb" ?\{\d+\+?\}$")
-_BODY = re.compile(rb"BODY\[\](?:<\d+>)?$", re.IGNORECASE)
-_QUOTED_BODY = re.compile(rb'BODY\[\](?:<\d+>)? "((?:[^"\\]|\\.)*)"', re.IGNORECASE)
+_SECTION = rb"BODY\[(?:HEADER\.FIELDS \(\"?SUBJECT\"?\))?\](?:<\d+>)?"  # what we ask for, and nothing else
+_BODY = re.compile(_SECTION + rb"$", re.IGNORECASE)
+_QUOTED_BODY = re.compile(_SECTION + rb' "((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 _UID = re.compile(rb"\bUID (\d{1,10})\b", re.IGNORECASE)
 _SIZE = re.compile(rb"\bRFC822\.SIZE (\d{1,19})\b", re.IGNORECASE)
 _FLAGS = re.compile(rb"\bFLAGS \(([^)]*)\)", re.IGNORECASE)

@@ -51,6 +51,7 @@ class Job:
     act: bool = True  # False: a dry run
     release: bool = False  # a person has released the brake
     judge_anew: bool = False  # what another model judged is judged again
+    subjects: bool = False  # a person looks on: the subjects of messages judged before are asked for, nobody keeps them
     stop: Callable[[], bool] = lambda: False
 
 
@@ -82,9 +83,10 @@ def judge(job: Job, mailbox: Mailbox, state: FolderState, uids: Sequence[int]) -
     addresses = [Address(state.name, state.uidvalidity, uid) for uid in uids]
     known = {at.uid: row for at in addresses if (row := job.journal.judged(account, at)) and _stands(job, row)}
     flags = mailbox.flags(known) if known else {}
+    headers = mailbox.subjects(known) if known and job.subjects else {}
     for at in addresses:
         if at.uid in flags and not _left_alone(flags[at.uid]):
-            yield _again(job, known[at.uid], at, "", flags[at.uid])
+            yield _again(job, known[at.uid], at, parse(headers.get(at.uid, b"")).subject, flags[at.uid])
     fresh = [at.uid for at in addresses if at.uid not in known]
     for message in mailbox.fetch(fresh) if fresh else ():
         if job.stop():

@@ -9,6 +9,7 @@ It keeps the properties the daemon relies on: a move gives a new UID, UIDs never
 skipped, keywords compare without case and the folder's first spelling wins, a folder may keep no keywords.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -197,6 +198,18 @@ class MemoryMailbox:
         wanted = list(uids)
         return self._run("flags", lambda: {
             uid: frozenset(self._here.messages[uid].flags) for uid in wanted if uid in self._here.messages
+        })
+
+    def subjects(self, uids: Iterable[int]) -> dict[int, bytes]:
+        wanted = list(uids)
+        field = re.compile(rb"(?:(?:.+\r\n)*?)(subject:.*\r\n)", re.IGNORECASE)
+
+        def read(raw: bytes) -> bytes:
+            found = field.match(raw)
+            return (found[1] if found else b"") + b"\r\n"
+
+        return self._run("subjects", lambda: {
+            uid: read(self._here.messages[uid].raw) for uid in wanted if uid in self._here.messages
         })
 
     def add_keywords(self, uids: Iterable[int], names: Iterable[str]) -> set[int]:

@@ -38,6 +38,7 @@ def story(box: Any, deliver: Callable[..., Any]) -> list[Any]:
     again = box.add_keywords([3], ["$Junk"])
     removed = box.remove_keywords([2, 3, 77], ["mailtaggerspam"])
     flags = {uid: found - {"\\Recent"} for uid, found in box.flags([1, 2, 3, 77]).items()}
+    subjects = box.subjects([1, 2, 77])
     moved = box.move([4, 2, 77], "Junk")
     nothing = box.move([2], "Nowhere")
     places = [box.locate(folder, f"{uid - 1}@example.org", digest, digest(MAILS[uid - 1]))
@@ -54,8 +55,8 @@ def story(box: Any, deliver: Callable[..., Any]) -> list[Any]:
     ]
     junk = box.select(box.spam_folder(None))
     rest = [(mail.address.uid, mail.raw, mail.flags - {"\\Recent"}) for mail in box.fetch(box.uids())]
-    return [state, read, added, again, removed, flags, moved, nothing, places, forged, quiet, there, expunged, failures,
-            (junk.uidnext, junk.messages), rest, box.can_move, box.can_idle]
+    return [state, read, added, again, removed, flags, subjects, moved, nothing, places, forged, quiet, there, expunged,
+            failures, (junk.uidnext, junk.messages), rest, box.can_move, box.can_idle]
 
 
 def test_same_story_on_both(dovecot: Dovecot) -> None:
