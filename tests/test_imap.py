@@ -139,15 +139,16 @@ def test_keywords_are_set_read_back_and_taken_off(server: Any) -> None:
 
 
 def test_keywords_have_no_case(server: Any) -> None:
-    """A folder that saw `$JUNK` first shows that; it is the same keyword."""
-    fill(server, 1)
-    with mailbox(server) as box:
+    """A folder that saw `LOUD` first shows that, on other messages too; it is the same keyword."""
+    fill(server, 2)
+    with server.client("alice") as user, mailbox(server) as box:
+        user.select_folder("INBOX")
+        uids = user.search()
+        user.add_flags(uids[:1], ["LOUD"])
         box.select("INBOX")
-        uids = box.uids()
-        with server.client("alice") as user:
-            user.select_folder("INBOX")
-            user.add_flags(uids, ["$JUNK"])
-        assert box.add_keywords(uids, ["$Junk"]) == set(uids)
+        assert box.add_keywords(uids, ["Loud"]) == set(uids)
+        assert "LOUD" in box.flags(uids)[uids[1]]
+        assert box.remove_keywords(uids, ["loud"]) == set(uids)
 
 
 def test_move_tells_the_new_uids_and_keeps_bytes_and_keywords(server: Any) -> None:
@@ -348,6 +349,15 @@ def test_big_message_is_fetched_in_part(dovecot: Dovecot, box: Mailbox) -> None:
         (messages[1][:PARTIAL], len(messages[1]), True),
         (messages[0], len(messages[0]), False),
     ]
+
+
+def test_batches_are_bounded_by_count_and_by_bytes() -> None:
+    """Big messages are fetched in part, and apart from the others."""
+    small, middle, big = 3_000, imap.BIG, imap.BIG + 1
+    assert [len(batch) for batch in imap._batches(dict.fromkeys(range(120), small))] == [50, 50, 20]
+    assert [len(batch) for batch in imap._batches(dict.fromkeys(range(10), middle))] == [4, 4, 2]
+    assert [len(batch) for batch in imap._batches(dict.fromkeys(range(20), big))] == [15, 5]
+    assert list(imap._batches({1: small, 2: big, 3: small, 4: small})) == [[1], [2], [3, 4]]
 
 
 def test_big_message_is_located_by_the_same_part(dovecot: Dovecot, box: Mailbox) -> None:

@@ -3,12 +3,16 @@
 import base64
 import logging
 import socket
+import ssl
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mailtagger.dovecot import certify
 from mailtagger.errors import LoginRefused, MailboxError, TryLater
 from mailtagger.imap import CannotMove, FolderState, Moved, Refused
 from mailtagger.secret import Secret
@@ -36,6 +40,35 @@ def test_starttls_that_is_missing_is_not_done_without() -> None:
         pytest.raises(MailboxError, match="does not offer STARTTLS"),
     ):
         mailbox(server, never_asked, tls="starttls").connect()
+
+
+def test_nothing_said_before_the_handshake_counts(tmp_path: Path) -> None:
+    """A man in the middle may put words ahead of it (CVE-2011-0411); they are not taken for the server's."""
+    certify(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    heard = []
+
+    def serve() -> None:
+        sock, _ = listening.accept()
+        with sock.makefile("rb") as lines:
+            sock.sendall(b"* OK ready\r\n")
+            tag = lines.readline().split()[0]
+            sock.sendall(b"* CAPABILITY IMAP4rev1 STARTTLS\r\n" + tag + b" OK done\r\n")
+            tag = lines.readline().split()[0]
+            sock.sendall(tag + b" OK begin\r\n* CAPABILITY IMAP4rev1 LOGINDISABLED\r\nX1 OK done\r\n")
+        with context.wrap_socket(sock, server_side=True) as secure, secure.makefile("rb") as lines:
+            for line in lines:
+                tag, words = line.split(maxsplit=1)
+                heard.append(words)
+                secure.sendall(b"* CAPABILITY IMAP4rev1\r\n" + tag + b" OK done\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve, daemon=True).start()
+        box = mailbox(Scripted(), port=listening.getsockname()[1], tls="starttls", ca_file=tmp_path / "ca.pem")
+        box.connect()
+        box.interrupt()
+    assert heard[1].startswith(b"LOGIN ")
 
 
 def test_no_tls_is_for_this_machine_alone() -> None:
@@ -430,6 +463,16 @@ def test_half_a_line_is_no_news_yet() -> None:
 
         pieces = [b"", b"* 4 EXI", b"STS\r\n"]
         assert box.idle(5, stop)
+
+
+def test_stopping_does_not_wait_for_a_dead_link() -> None:
+    """The answer to DONE is awaited for two seconds when it is time to end, whatever the read time-out."""
+    with Scripted({"^DONE": ""}) as server, mailbox(server, read_timeout=30) as box:
+        box.select("INBOX")
+        began = time.monotonic()
+        with pytest.raises(TryLater, match="in time"):
+            box.idle(60, lambda: time.monotonic() - began > 0.2)
+        assert time.monotonic() - began < 4
 
 
 def test_parting_is_short() -> None:
