@@ -108,13 +108,17 @@ def test_unsolicited_fetch_is_no_answer() -> None:
     """`* 3 FETCH (FLAGS …)` is about the third message, not about UID 3; later news of a UID is added to it."""
     assert fetched([
         (b"1 (UID 3 FLAGS () BODY[] {1}", b"x"), b")",
-        b"3 (FLAGS (\\Deleted))",
         b"1 (UID 3 FLAGS (\\Seen))",
+        b"3 (FLAGS (\\Deleted))",
     ]) == {3: Fetched(frozenset({"\\Seen"}), None, b"x")}
 
 
-def test_body_of_another_section_is_not_the_message() -> None:
-    assert fetched([(b"1 (UID 3 BODY[HEADER] {1}", b"x"), b")"]) == {3: Fetched()}
+def test_section_that_was_asked_for_is_the_body() -> None:
+    """One section is asked for at a time; its name may have words and parentheses."""
+    header = b"Subject: UID 9\r\n\r\n"
+    assert fetched([(b"1 (FLAGS () BODY[HEADER.FIELDS (SUBJECT)] {18}", header), b" UID 3)"]) == {
+        3: Fetched(frozenset(), None, header)
+    }
 
 
 @given(st.lists(st.binary(max_size=40) | st.tuples(st.binary(max_size=20), st.binary(max_size=20)), max_size=6))
