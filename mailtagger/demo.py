@@ -44,7 +44,7 @@ state_dir: {directory}/state
 
 # (expected, found) → what to call it
 DIFFERENCE: dict[tuple[str, ...], str] = {
-    ("ham", "spam"): "a false positive",
+    ("ham", "spam"): "false positive",
     ("ham", "unsure"): "not sure",
     ("spam", "unsure"): "not sure",
     ("spam", "ham"): "missed",
@@ -305,7 +305,8 @@ def tabulate(mails: list[Sample], alice: dict[str, list[Found]], bob: dict[str, 
         Column("name", "sample", 18), Column("expected", "a person", 8), Column("run", "run", 14),
         Column("scan", "scan", 16), Column("remark", "", 0),
     )
-    differ, faults = [], 0
+    differ: dict[str, list[str]] = {}
+    faults = 0
     with Report(columns, as_json=False) as report:
         for mail in mails:
             ends = [user.get(mail.message_id, []) for user in (alice, bob)]
@@ -314,8 +315,9 @@ def tabulate(mails: list[Sample], alice: dict[str, list[Found]], bob: dict[str, 
             faults += not unharmed
             remark = "" if unharmed else "HARMED: lost, doubled, changed, or marked as read"
             if verdicts != {mail.expected}:
-                differ.append(mail.name)
-                remark = remark or DIFFERENCE.get((mail.expected, *sorted(verdicts)), "differs")
+                difference = DIFFERENCE.get((mail.expected, *sorted(verdicts)), "differs")
+                differ.setdefault(difference, []).append(mail.name)
+                remark = remark or difference
             report.row({
                 "name": mail.name.partition("-")[2],
                 "expected": mail.expected,
@@ -323,8 +325,9 @@ def tabulate(mails: list[Sample], alice: dict[str, list[Found]], bob: dict[str, 
                 "scan": ", ".join(f"{end.verdict} {end.folder}" for end in ends[1]),
                 "remark": remark,
             })
-    agreed = f"\n{len(mails) - len(differ)} of {len(mails)} as a person would say"
-    print(f"{agreed}; not so: {', '.join(differ)}." if differ else f"{agreed}.")
+    agreed = len(mails) - sum(map(len, differ.values()))
+    told = [f"; {difference}: {', '.join(names)}" for difference, names in differ.items()]
+    print(f"\n{agreed} of {len(mails)} as a person would say{''.join(told)}.")
     if not faults:
         print("Every message is there once in each account, byte for byte as it came, and none is marked as read.")
     return faults

@@ -92,7 +92,7 @@ def test_keep_leaves_the_server_up_until_interrupted(model: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "folder", "change", "faults", "says"),
     [
-        ({"mailtaggerspam", "$junk"}, "Junk", None, 0, "0 of 1 as a person would say; not so: ham-a."),
+        ({"mailtaggerspam", "$junk"}, "Junk", None, 0, "0 of 1 as a person would say; false positive: ham-a."),
         (set(), "INBOX", None, 0, "1 of 1 as a person would say."),
         ({"\\seen"}, "INBOX", None, 1, "HARMED"),
         (set(), "INBOX", lambda raw: raw + b"x", 1, "HARMED"),
