@@ -1,6 +1,8 @@
 """imap.py against real servers: what is read, marked, moved and found, and that nothing else changes."""
 
 import hashlib
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ from mailtagger import imap
 from mailtagger.dovecot import Dovecot
 from mailtagger.errors import LoginRefused, MailboxError, TryLater
 from mailtagger.imap import PARTIAL, Address, CannotMove, Mailbox, Refused
+from mailtagger.secret import Secret
 from tests.imap_server import Tool, fault_proxy, mailbox, needs_dovecot, needs_tools
 
 AWKWARD = 'Größe & Maß 💌 "quoted" \\back a[b] 100% *'
@@ -64,9 +67,9 @@ def box(dovecot: Dovecot) -> Iterator[Mailbox]:
 
 @pytest.fixture(
     params=[
-        "dovecot",
-        "dovecot with prefix INBOX.",
-        "dovecot without MOVE",
+        pytest.param("dovecot", marks=needs_dovecot),
+        pytest.param("dovecot with prefix INBOX.", marks=needs_dovecot),
+        pytest.param("dovecot without MOVE", marks=needs_dovecot),
         pytest.param("cyrus", marks=needs_tools),
         pytest.param("cyrus with prefix INBOX.", marks=needs_tools),
     ],
@@ -80,8 +83,6 @@ def _kind(request: pytest.FixtureRequest) -> Iterator[Any]:
         "cyrus": lambda: Tool("cyrus-up"),
         "cyrus with prefix INBOX.": lambda: Tool("cyrus-up", "--altoff"),
     }
-    if "dovecot" in request.param and needs_dovecot.args[0]:
-        pytest.skip(needs_dovecot.kwargs["reason"])
     with starters[request.param]() as server:
         yield server
 
@@ -453,6 +454,7 @@ def test_missing_folder_is_said_with_those_that_exist(box: Mailbox) -> None:
     assert box.select("inbox").name == "INBOX"
 
 
+@needs_dovecot
 def test_without_uidplus_nothing_is_moved() -> None:
     """A plain EXPUNGE would also delete what the user has marked: mail stays where it is, in one place."""
     with Dovecot(extra=NO_UIDPLUS) as server, mailbox(server) as box:
@@ -610,8 +612,6 @@ def test_certificate_for_another_name(dovecot: Dovecot) -> None:
 
 def forwarded(port: int) -> int:
     """A port on 127.0.0.2 that leads to `port` on 127.0.0.1."""
-    import socket
-
     listening = socket.create_server(("127.0.0.2", 0))
 
     def pump(source: socket.socket, sink: socket.socket) -> None:
@@ -769,10 +769,6 @@ def test_bad_certificates_are_quoted(options: list[str], error: str) -> None:
 @pytest.mark.parametrize("capability", [None, "IMAP4rev1 AUTH=OAUTHBEARER"])
 def test_token_is_fetched_again_when_it_has_expired(capability: str | None) -> None:
     """Once, for XOAUTH2 and OAUTHBEARER; a second refusal is final."""
-    import subprocess
-
-    from mailtagger.secret import Secret
-
     options = ["--capability", capability] if capability else []
     with Tool("dovecot-up", *options) as server:
 

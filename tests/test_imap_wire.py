@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import shutil
 import socket
 import ssl
 import threading
@@ -42,6 +43,7 @@ def test_starttls_that_is_missing_is_not_done_without() -> None:
         mailbox(server, never_asked, tls="starttls").connect()
 
 
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed: apt-get install openssl")
 def test_nothing_said_before_the_handshake_counts(tmp_path: Path) -> None:
     """A man in the middle may put words ahead of it (CVE-2011-0411); they are not taken for the server's."""
     certify(tmp_path)
