@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tiny_model import COMMITTED, tiny_model
 
 from mailtagger import artifact, graph
 from mailtagger.errors import ModelError
 from mailtagger.score import open_scorer
+from tests.tiny_model import COMMITTED, tiny_model
 
 
 @pytest.fixture

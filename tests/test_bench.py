@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.tiny_model import tiny_model
 
+from tests.tiny_model import tiny_model
 from training import bench
 
 ROOT = Path(__file__).parents[1]

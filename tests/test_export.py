@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import oracle
 import pytest
+
 from tests.tiny_model import COMMITTED, tiny_model
 
 pytest.importorskip("onnx", reason="needs the [train] extra")

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import oracle
 import pytest
-from tests.tiny_model import HAM_TEXT, SPAM_TEXT, tiny_model
 
 from mailtagger import artifact
 from mailtagger.clean import clean_text
 from mailtagger.errors import ModelError
 from mailtagger.score import Scorer, open_scorer
+from tests.tiny_model import HAM_TEXT, SPAM_TEXT, tiny_model
 
 ROOT = Path(__file__).parents[1]
 
