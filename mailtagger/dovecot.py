@@ -30,6 +30,9 @@ PASSWORD = "secret"
 SPECIAL_USE = ("Junk", "Trash", "Archive", "Drafts", "Sent")
 PATIENCE = 10.0  # seconds for a start or a stop; 0.4 are usual
 
+# The end of its standard input is the end of the server, so that it does not outlive a parent who was killed.
+GUARDED = 'exec 3<&0 </dev/null; (read -r _ <&3; kill -TERM $$) & exec "$@" 3<&-'
+
 COMMON = """\
 base_dir = {state}/run
 state_dir = {state}/run
@@ -184,7 +187,7 @@ class Dovecot:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            self._process.communicate()
             self._process = None
 
     def empty(self) -> None:
@@ -222,7 +225,8 @@ class Dovecot:
         self._hand_over()
         with (self._state / "start.log").open("wb") as said:
             self._process = subprocess.Popen(
-                [self._dovecot, "-F", "-c", str(config)], stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                ["sh", "-c", GUARDED, "sh", self._dovecot, "-F", "-c", str(config)],
+                stdin=subprocess.PIPE, stdout=said, stderr=said,
                 start_new_session=True, **self._identity,  # Ctrl-C at the terminal is not for it
             )
         process = self._process
