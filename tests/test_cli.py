@@ -349,6 +349,31 @@ def test_scan_for_a_person_ends_with_a_sentence(
     assert again[2] == "1 messages: 1 spam, 0 unsure, 0 ham."
 
 
+def test_interrupted_scan_says_how_far_it_came_and_can_be_run_again(
+    mailtagger: Mailtagger, tmp_path: Path, model: Path, dovecot: Dovecot
+) -> None:
+    """Ctrl-C ends a scan after the messages in hand, with 130; the next one does the rest, and nothing twice."""
+    with dovecot.client("alice") as client:
+        for number in range(500):
+            client.append("INBOX", message(SPAM_TEXT, f"spam{number}"))
+    config = configured(tmp_path, model, account(dovecot))
+    command = [sys.executable, "-m", "mailtagger", "--config", str(config), "scan", "--folder", "INBOX"]
+    command += ["--apply", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT) as running:
+        assert running.stdout
+        running.stdout.readline()  # from here on it fills the pipe, and then waits for us
+        running.send_signal(signal.SIGINT)
+        *_, last = running.stdout.read().splitlines()
+    seen = json.loads(last)["summary"]["seen"]
+    assert running.returncode == 130
+    assert 0 < seen < 500
+    done = mailtagger("--config", config, "scan", "--folder", "INBOX", "--apply", "--json")
+    assert done.status == 0
+    assert done.records[-1]["summary"] == {"seen": 500, "spam": 500, "unsure": 0, "ham": 0, "failed": 0}
+    assert sum("judged before" in record["notes"] for record in done.records[:-1]) == seen
+    assert all(flags == {"MailtaggerSpam", "$Junk"} for flags in folder(dovecot, "INBOX").values())
+
+
 def test_scan_finds_the_only_account_with_the_folder(
     mailtagger: Mailtagger, tmp_path: Path, model: Path, dovecot: Dovecot
 ) -> None:
