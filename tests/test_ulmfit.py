@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the [train] extra: make train-install")
+torch = pytest.importorskip("torch", reason="needs the [train] extra: make .venv/train")
 
 from mailtagger.ulmfit import tokenizer, train  # noqa: E402
 from mailtagger.ulmfit.model import (  # noqa: E402
