@@ -26,7 +26,7 @@ from mailtagger.errors import ConfigError, ModelError
 from mailtagger.imap import Mailbox
 from mailtagger.journal import FILE, Journal
 from mailtagger.score import open_scorer
-from tests.imap_server import fault_proxy, mailbox, needs_tools
+from tests.imap_server import fault_proxy, mailbox, needs_dovecot, needs_tools
 from tests.scripted_server import Scripted
 from tests.tiny_model import GOLDEN, HAM_TEXT, tiny_model
 
@@ -296,6 +296,7 @@ def test_a_new_uidvalidity_while_running(bench: Bench, dovecot: Dovecot, alice: 
     assert found(alice, "INBOX").keys() == {"ham-1"}
 
 
+@needs_dovecot
 def test_a_crashed_server_comes_back(bench: Bench) -> None:
     """Killed and started again: the daemon finds its way back by itself."""
     with Dovecot() as server:
@@ -494,6 +495,7 @@ def test_sigterm_at_any_time_loses_and_doubles_nothing(bench: Bench, dovecot: Do
 # systemd
 
 
+@needs_dovecot
 def test_the_watchdog_is_fed_only_by_answers(bench: Bench) -> None:
     """It hears of us while the server answers, and nothing any more when it does not."""
     with Dovecot() as server:

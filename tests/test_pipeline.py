@@ -19,6 +19,7 @@ from mailtagger.decide import UNFAMILIAR, Policy
 from mailtagger.errors import StateError, TryLater
 from mailtagger.imap import Address
 from mailtagger.journal import Journal
+from mailtagger.parse import identify
 from mailtagger.pipeline import BEFORE, HELD, Job, Outcome, open_folder, scan, settle, sweep
 from tests.fakes import MemoryMailbox, MemoryServer
 from tests.flow import Words, connected, job, journal_in, raw
@@ -550,9 +551,13 @@ class Ledger(RuleBasedStateMachine):
             self.filed_by_user.add(content)
         elif start == "Junk" and content in self.filed_by_user:
             self.filed_by_user.remove(content)  # in and out by the user: nothing that we did was taken back
-        elif start == "Junk" and (to == "INBOX" or not self.journal.open_intents_of("home")):
+        elif start == "Junk" and (to == "INBOX" or not self.under_way(content)):
             self.rescued.add(content)  # (moved, killed, and taken elsewhere before we look: nobody can tell whose move)
         self.server.user_moves(uid, start, to)
+
+    def under_way(self, content: bytes) -> bool:
+        ident = identify(content)
+        return any((act.act, act.ident) == ("move", ident) for act in self.journal.open_intents_of("home"))
 
     @rule()
     def renumber(self) -> None:
