@@ -56,7 +56,7 @@ def main() -> None:
     options.add_argument("--general-characters", type=int, default=30_000_000)
     options.add_argument("--threads", type=int, default=1)
     options.add_argument(
-        "--resume", action="store_true", help="keep the tokeniser and the general model that are there"
+        "--resume", action="store_true", help="keep tokeniser and general model, go on with mail"
     )
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
@@ -80,15 +80,15 @@ def main() -> None:
         tokenizer.train((text[:3000] for text in (labelled[::3] + unlabelled[::5] + prose[::20])), file)
     pieces = tokenizer.load(file)
     model = LanguageModel(Sizes(vocabulary=pieces.vocab_size()), Dropouts().scaled(0.5))
-    stage, checkpoint = "general", LM / "general.safetensors"
     for stage, texts, minutes, rate in (
         ("general", prose, chosen.general_minutes, 4e-3),
         ("mail", mails, chosen.mail_minutes, 3e-3),
     ):
         checkpoint = LM / f"{stage}.safetensors"
-        if chosen.resume and stage == "general" and checkpoint.exists():
+        if chosen.resume and checkpoint.exists():
             model.load_state_dict(load_file(checkpoint))
-            continue
+            if stage == "general":
+                continue
         held = max(1, len(texts) // 100)
         log(f"== {stage}: {len(texts):,} documents, {minutes} minutes at most")
         plan = train.Schedule(minutes=minutes, epochs=4, rate=rate)
