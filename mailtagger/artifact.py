@@ -156,8 +156,10 @@ def load(directory: Path) -> Artifact:
     return artifact
 
 
-def find(state_dir: Path | None) -> Path:
-    """The directory of the model in use: the one that `current` points to, or else the one in the package."""
+def find(state_dir: Path | None, named: Path | None = None) -> Path:
+    """The directory of the model in use: the one that is named, or that `current` points to, or the packaged one."""
+    if named is not None:
+        return named
     if state_dir is not None:
         current = state_dir / "models" / CURRENT
         if current.is_symlink() or current.exists():

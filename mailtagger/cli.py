@@ -354,9 +354,7 @@ def models_verify(
 def _model_path(settings: "Settings | None") -> Path:
     from mailtagger import artifact
 
-    if settings and settings.model:
-        return settings.model
-    return artifact.find(settings.state_dir if settings else None)
+    return artifact.find(settings.state_dir, settings.model) if settings else artifact.find(None)
 
 
 def _model_paths(settings: "Settings | None") -> list[Path]:

@@ -75,7 +75,7 @@ class Model:
 
     @staticmethod
     def _where(settings: Settings) -> Path:
-        return (settings.model or artifact.find(settings.state_dir)).resolve()
+        return artifact.find(settings.state_dir, settings.model).resolve()
 
 
 class Systemd:

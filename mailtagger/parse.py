@@ -101,8 +101,6 @@ def parse(raw: bytes) -> Mail:
         hidden |= has_hidden
         mismatch |= has_mismatch
     body = "\n".join(plain) if plain else "\n".join(visible)
-    if not body.strip():
-        body = "\n".join(visible)
     subject = _header(message, "Subject", notes)
     if not body.strip() and not subject.strip():
         notes.append("no text")

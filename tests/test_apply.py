@@ -1,8 +1,6 @@
 """apply: what a verdict asks for, and that it happens once, whatever breaks in between."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,18 +13,12 @@ from mailtagger.imap import FolderState
 from mailtagger.journal import Intent, Journal
 from mailtagger.parse import identify
 from tests.fakes import MemoryMailbox
-from tests.flow import journal_in, raw
+from tests.flow import raw
 
 ALL = Means({"spam": ("MailtaggerSpam", "$Junk"), "unsure": ("MailtaggerUnsure",)}, "Junk")
 MESSAGE = Intent("home", "INBOX", 1, 7, "ident", "a@b", "keyword", "", "b1")
 KEYWORD = replace(MESSAGE, target="MailtaggerSpam $Junk")
 MOVE = replace(MESSAGE, act="move", target="Junk")
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    with journal_in(tmp_path) as opened:
-        yield opened
 
 
 @pytest.fixture

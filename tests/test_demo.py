@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from mailtagger import demo, dovecot
+from mailtagger import demo
 from mailtagger.demo import Found, Sample, samples, tabulate
 from mailtagger.parse import parse
+from tests.imap_server import needs_dovecot
 from tests.tiny_model import tiny_model
 
 ROOT = Path(__file__).parent.parent
-needs_dovecot = pytest.mark.skipif(bool(dovecot.missing()), reason=dovecot.missing() or "-")
 EXAMPLES = r"(.*\.)?example(\.(com|net|org|de))?|192\.0\.2\.\d+|198\.51\.100\.\d+|203\.0\.113\.\d+"
 
 

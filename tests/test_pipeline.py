@@ -2,7 +2,6 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -23,12 +22,6 @@ from mailtagger.parse import identify
 from mailtagger.pipeline import BEFORE, HELD, Job, Outcome, open_folder, scan, settle, sweep
 from tests.fakes import MemoryMailbox, MemoryServer
 from tests.flow import Words, connected, job, journal_in, raw
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    with journal_in(tmp_path) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the [train] extra: make .venv/train")
 
+from safetensors.torch import save_file  # noqa: E402
+
 from mailtagger.ulmfit import tokenizer, train  # noqa: E402
 from mailtagger.ulmfit.model import (  # noqa: E402
     Classifier,
@@ -132,3 +134,20 @@ def test_long_mail_keeps_its_head_and_tail() -> None:
     """First 256 and last 128 ids; shorter mail is whole."""
     assert tokenizer.cut(range(1000)) == [*range(256), *range(872, 1000)]
     assert tokenizer.cut(range(384)) == list(range(384))
+
+
+def test_an_artifact_of_other_sizes_is_not_gone_on_from(tmp_path: Path) -> None:
+    """Weights come back whole, in half precision or not; a missing or misshapen one is an error, not a fresh start."""
+    torch.manual_seed(0)
+    model, again, file = Classifier(TINY, Dropouts()), Classifier(TINY, Dropouts()), tmp_path / "weights.safetensors"
+    state = {k: v.half() for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    save_file(state, file)
+    train.load_classifier(again, file)
+    torch.testing.assert_close(again.head.linear0.weight, model.head.linear0.weight.half().float())
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        train.load_classifier(Classifier(Sizes(50, 8, 16, 2), Dropouts()), file)
+    save_file({k: v for k, v in state.items() if "lstm.1" not in k}, file)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        train.load_classifier(again, file)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        train.load_encoder(again, file)

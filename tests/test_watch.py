@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from mailtagger.judge import FAILED, Job
 from mailtagger.pipeline import Outcome
 from mailtagger.watch import Backoff, Door, Watcher
 from tests.fakes import MemoryMailbox, MemoryServer
-from tests.flow import Words, account, job, journal_in, raw
+from tests.flow import Words, account, job, raw
 from tests.imap_server import mailbox as alices
 from tests.scripted_server import Scripted
 
@@ -47,12 +46,6 @@ class Watched:
 
     def until_judged(self, count: int) -> None:
         self.until(lambda: len(self.outcomes) >= count)
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    with journal_in(tmp_path) as opened:
-        yield opened
 
 
 @pytest.fixture(autouse=True)

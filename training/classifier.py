@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 
+from mailtagger.artifact import WEIGHTS
 from mailtagger.ulmfit import tokenizer, train
 from mailtagger.ulmfit.export import export
 from mailtagger.ulmfit.model import Classifier, Dropouts, Sizes
@@ -104,8 +104,7 @@ def main() -> None:
 
     model = Classifier(Sizes(vocabulary=pieces.vocab_size()), Dropouts().scaled(0.6))
     if chosen.start:
-        weights = load_file(chosen.start / "weights.safetensors")
-        model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
+        train.load_classifier(model, chosen.start / WEIGHTS)
     else:
         train.load_encoder(model, chosen.encoder)
     marks = [m for m in tokenizer.MARKS if m in ("xxattach", "xxhtmlonly", "xxhidden", "xxmismatch", "xxreplyto")]

@@ -206,6 +206,13 @@ def logits(model: Classifier, documents: Sequence[Sequence[int]]) -> NDArray[np.
 
 
 def load_encoder(model: Classifier, checkpoint: Path) -> None:
-    """Take the encoder of a language model's checkpoint."""
-    state = load_file(checkpoint)
-    model.load_state_dict({k: v for k, v in state.items() if k.startswith("encoder.")}, strict=False)
+    """Take the encoder of a language model's checkpoint; RuntimeError where a weight is missing or of another size."""
+    state, prefix = load_file(checkpoint), "encoder."
+    model.encoder.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+
+def load_classifier(model: Classifier, weights: Path) -> None:
+    """Take the weights of an artifact, whatever their precision; RuntimeError as above. What counts the batches that
+    batch norm has seen is not in an artifact, and nothing reads it here."""
+    counts = {k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}
+    model.load_state_dict(counts | {k: v.float() for k, v in load_file(weights).items()})
