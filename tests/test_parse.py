@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailtagger.clean import clean
-from mailtagger.parse import Mail, identify, parse
+from mailtagger.parse import SHORT, Mail, identify, parse
 
 TORTURE = Path(os.environ.get("MAILTAGGER_CORPORA", Path(__file__).parents[2] / "shared" / "corpora")) / "mime_torture"
 MAIL = (
@@ -69,6 +69,70 @@ def test_undeclared_and_wrong_charsets_still_give_letters() -> None:
         "Grüße aus Köln"
         in parse(b"Content-Type: text/plain; charset=utf-8\n\n" + "Grüße aus Köln, schöne Tage".encode("latin-1")).body
     )
+
+
+def attached(body: str, *texts: str, kind: str = "text/plain", way: str = "attachment; filename=a.txt") -> Mail:
+    """A message with a body and texts attached to it, read."""
+    parts = [f"--b\nContent-Type: text/plain; charset=utf-8\n\n{body}\n"]
+    parts += [f"--b\nContent-Type: {kind}; charset=utf-8\nContent-Disposition: {way}\n\n{text}\n" for text in texts]
+    head = "Subject: x\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n"
+    return parse(f"{head}{''.join(parts)}--b--\n".encode())
+
+
+def test_what_is_attached_is_read_where_the_body_is_short() -> None:
+    """Advance-fee fraud comes as a text file under one line; it is read, and still counts as an attachment."""
+    mail = attached("Please read the attached letter.", "Dear friend, I am the widow of a banker.")
+    assert "attached letter" in mail.body
+    assert mail.body.rstrip().endswith("widow of a banker.")
+    assert mail.attachments == ("txt",)
+    assert not mail.html_only
+
+
+def test_what_is_attached_to_a_letter_is_not_read() -> None:
+    """From SHORT characters on the body speaks for itself; a log or a patch below it does not."""
+    assert "zebra" in attached("a" * (SHORT - 1), "zebra").body
+    assert "zebra" not in attached("a" * SHORT, "zebra").body
+
+
+def test_attached_html_is_read_as_text_and_hides_as_little() -> None:
+    """A page as attachment, declared or not, leaves its visible words only, and the mail is not called HTML for it."""
+    page = "<html><body><p>Log in</p><p style='display:none'>zebra</p><script>no()</script></body></html>"
+    for kind in ("text/html", "text/plain"):
+        mail = attached("Your invoice", page, kind=kind, way="attachment; filename=bill.htm")
+        assert mail.body.split() == ["Your", "invoice", "Log", "in"]
+        assert (mail.attachments, mail.html_only) == (("htm",), False)
+
+
+def test_a_mail_that_is_an_attachment_alone_is_read() -> None:
+    """No body at all, and no note that there is no text."""
+    mail = parse(b"Content-Type: text/plain; name=a.txt\nContent-Disposition: attachment; filename=a.txt\n\nzebra")
+    assert (mail.body.split(), mail.attachments) == (["zebra"], ("txt",))
+    assert "no text" not in mail.notes
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.txt", "application/octet-stream"), ("a.html", "application/x-unknown")])
+def test_a_text_is_known_by_its_name_too(name: str, kind: str) -> None:
+    """As mail readers open it by the name, whatever type it is called."""
+    assert (
+        attached("hi", "<b>zebra</b>", kind=kind, way=f"attachment; filename={name}")
+        .body.strip()
+        .endswith("zebra" if "html" in name else "<b>zebra</b>")
+    )
+
+
+@pytest.mark.parametrize("kind", ["text/calendar", "text/x-vcard", "image/png", "application/octet-stream"])
+def test_other_attachments_are_never_read(kind: str) -> None:
+    """A calendar, a card or an image is no text to read, whatever stands in it."""
+    mail = attached("hi", "zebra", "zebra", kind=kind, way="attachment; filename=a.bin")
+    assert (mail.body.strip(), mail.attachments) == ("hi", ("bin", "bin"))
+
+
+def test_plain_text_of_many_tags_is_html() -> None:
+    """Spam that calls its page plain is shown without the tags; a tag or two in a letter about pages stay."""
+    page = "Hello <b>dear</b> <i>friend</i>,<br><a href='http://x.example'>here</a><p hidden>zebra</p>"
+    assert parse(f"Subject: x\n\n{page}".encode()).body.split() == ["Hello", "dear", "friend,", "here"]
+    letter = "put it in <b>bold</b>, not in a <div>"
+    assert parse(f"Subject: x\n\n{letter}".encode()).body == letter
 
 
 @pytest.mark.parametrize("raw", [b"", b"\r\n\r\n", b"Subject: \n\n", b"Content-Type: image/png\n\n\x89PNG"])
