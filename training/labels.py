@@ -56,16 +56,18 @@ def wrong() -> frozenset[str]:
 def margins(rows: Sequence[Row], folds: int = FOLDS) -> NDArray[np.float64]:
     """Return how firmly a model that saw nothing of its group is against each row's label; below 0 it is for it.
 
-    It learns from one row of each group and label.
+    It learns from one row of each group and label, with the weights that the classifier trains with.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.model_selection import GroupKFold
     from sklearn.svm import LinearSVC
 
+    from training.balance import balance
+
     texts = [row.document.text for row in rows]
     spam = np.array([row.document.label == "spam" for row in rows])
     first = {(row.group, row.document.label): i for i, row in reversed(list(enumerate(rows)))}
-    weights = dict(zip(first.values(), _weights([rows[i] for i in first.values()]), strict=True))
+    weights = dict(zip(first.values(), balance([rows[i] for i in first.values()]), strict=True))
     against = np.zeros(len(rows))
     for seen, unseen in GroupKFold(folds).split(texts, spam, [row.group for row in rows]):
         kept = [i for i in seen if i in weights]
@@ -89,15 +91,6 @@ def report(rows: Sequence[Row], against: NDArray[np.float64], top: int, shown: i
             top -= 1
             yield f"{against[i]:.2f} {document.label} {document.source} {document.key} ({count} alike)"
             yield f"     {document.text[:shown]}"
-
-
-def _weights(rows: Sequence[Row]) -> Sequence[float]:
-    """Return the weights the classifier trains with; where its torch is not installed, every row counts alike."""
-    try:
-        from training.classifier import balance
-    except ModuleNotFoundError:
-        return [1.0] * len(rows)
-    return balance(rows)
 
 
 if __name__ == "__main__":
