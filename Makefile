@@ -10,7 +10,7 @@ PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 APT := apt-get install --no-install-recommends -y
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench dovecot clean
+.PHONY: help venv demo test check bench model dovecot clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -30,8 +30,35 @@ check: $(VENV)/dev ## lint and types
 bench: $(VENV)/train ## speed and memory beside fastai, bogofilter and SpamAssassin, on the same messages
 	@$(BIN)/python -m training.bench $(ARGS)
 
+model: build/models/$(ID)/meta.json ## the default model from raw corpora, stage by stage; goes on where it was stopped (-j2: two at once)
+
 clean: ## removes .venv and what the tools left behind
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The stages of `make model`. Each leaves a file, and a stage whose file is there is not run again.
+ID ?= base-$(shell date +%Y%m%d)
+FOLDS := $(addprefix build/models/cross-,1 2 3 4 5)
+STAGE = OMP_NUM_THREADS=1 $(BIN)/python -m training
+BF16 := $(shell grep -qs avx512_bf16 /proc/cpuinfo && echo --bf16)
+
+build/corpora/about.json: mailtagger/clean.py mailtagger/parse.py | $(VENV)/train
+	$(STAGE).prepare
+
+build/lm/complete: build/corpora/about.json
+	$(STAGE).lm --general-minutes 35 --mail-minutes 50 --resume $(BF16)
+	@touch $@
+
+build/models/cross-%/meta.json: build/lm/complete
+	$(STAGE).classifier cross:$* $(BF16) --out $(@D)
+
+build/models/base/meta.json: build/lm/complete
+	$(STAGE).classifier default $(BF16) --out $(@D)
+
+build/calibration.json: $(addsuffix /meta.json,$(FOLDS))
+	$(STAGE).calibrate $(addprefix --model ,$(FOLDS)) --write
+
+build/models/$(ID)/meta.json: build/models/base/meta.json build/calibration.json
+	$(STAGE).classifier default --start build/models/base --epochs 0 --calibration build/calibration.json --out $(@D)
 
 # A file in .venv marks each finished installation, so that the next `make` only looks at its date.
 $(BIN)/python:

@@ -1,7 +1,8 @@
 """Mail to one normalised text, the same for the Enron rows, raw corpora and live mail.
 
 Enron-Spam is lower case with spaces round all punctuation; nothing undoes that, so every text is brought to that form
-first and the rules then read only it. What tells corpora apart (years, numbers, addresses, list footers) is replaced.
+first and the rules then read only it. What tells corpora apart (years, numbers, addresses, list footers, all marks but
+! ? $ %) is replaced or dropped. What hides a word from a filter and not from a reader is undone and leaves a token.
 """
 
 import hashlib
@@ -12,12 +13,22 @@ from collections.abc import Callable
 
 from mailtagger.parse import Mail
 
-VERSION = 1
+VERSION = 2
 _ZERO_WIDTH = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
 )
+_IN_WORD = re.compile(  # not U+00AD, which hyphenates
+    "(?<=[a-z])[\u034f\u180e\u200b-\u200f\u2060-\u206f\ufeff]+(?=[a-z])", re.I
+)
+_BLANK = re.compile(f"(?:\\s|{_ZERO_WIDTH.pattern}){{20,}}")
+_ALIKE = dict[str, str | int | None](  # letters of other scripts → the Latin ones they look like (Unicode TR 39)
+    zip("авекмнорстухгѕіјһӏԁԛԝαεηικνορτυχγβɑɡո", "abekmhopctyxrsijhldqwaenikvoptuxybagn", strict=True)
+)
+_MIXED = re.compile(rf"\b(?=\w{{3}})(?=\w*[a-z])(?=\w*[{''.join(_ALIKE)}])\w+\b")
+_CURRENCY = re.compile(r"[¢-¥฿₠-₿](?= ?(?:\d|xxn))|(?:(?<=\d )|(?<=xxn\d ))[¢-¥฿₠-₿]")
+_SPACED = re.compile(r"(?<!\S)[a-z]( [.*_-]|) [a-z](?:\1 [a-z]){2,28}(?!\S)")
 _LIST_TAG = re.compile(r"^((?:\s*(?:re|fwd?|aw)\s*:)*)\s*\[[^\]]{1,40}\]", re.I)
-_RULE_LINE = re.compile(r"^[\s_=*~-]{10,}$")
+_RULE_LINE = re.compile(r"\s*(?:[_=*~-]\s*){10,}$")
 _FOOTER = re.compile(r"mailing\s+list|unsubscribe|sponsored\s+by|listinfo", re.I)
 _SCHEMES = frozenset(("http", "https", "ftp"))
 _PATH = frozenset("/?=&#%;~+:-._")
@@ -30,8 +41,8 @@ def subject_tags(subject: str) -> str:
 
 
 def footers(text: str) -> str:
-    """Drop the block that a mailing list appends under a ruled line."""
-    lines = text.splitlines()
+    """Drop the block that a mailing list appends under a ruled line, and blank lines."""
+    lines = _lines(text)
     for at in range(max(0, len(lines) - 14), len(lines)):
         if _RULE_LINE.match(lines[at]) and _FOOTER.search("\n".join(lines[at:])):
             return "\n".join(lines[:at])
@@ -40,22 +51,42 @@ def footers(text: str) -> str:
 
 def signatures(text: str) -> str:
     """Drop a signature below the "-- " line (RFC 3676 §4.3), up to twelve lines."""
-    lines = text.splitlines()
+    lines = _lines(text)
     for at in range(max(0, len(lines) - 13), len(lines)):
         if lines[at].strip() in ("--", "- -"):
             return "\n".join(lines[:at])
     return text
 
 
+def _lines(text: str) -> list[str]:
+    """The lines with something on them: Enron's form has no others."""
+    return [line for line in text.splitlines() if line.strip()]
+
+
 def quoting(text: str) -> str:
     """Drop the quote marks before lines and keep what is quoted."""
-    return re.sub(r"(?m)^(?:\s*>)+ ?", "", text)
+    return re.sub(r"(?m)^(?:[^\S\n]*>)+ ?", "", text)
+
+
+def split_words(text: str) -> str:
+    """Where invisible characters stand inside words, leave `xxzero` at the end; `letters` drops them."""
+    return f"{text} xxzero" if len(_IN_WORD.findall(text)) > 1 else text
 
 
 def letters(text: str) -> str:
     """Return lower case without zero-width characters, compatibility forms and diacritics."""
-    text = unicodedata.normalize("NFKD", _ZERO_WIDTH.sub("", text))
-    return "".join(c for c in text if not unicodedata.combining(c)).lower() if not text.isascii() else text.lower()
+    if text.isascii():
+        return text.lower()
+    text = unicodedata.normalize("NFKD", re.sub("[™℠]", " ", _ZERO_WIDTH.sub("", text)))
+    return "".join(c for c in text if not unicodedata.combining(c)).lower()
+
+
+def alike(text: str) -> str:
+    """Write words that mix scripts in Latin letters, and leave `xxmixed` at the end."""
+    if text.isascii():
+        return text
+    text, found = _MIXED.subn(lambda m: m.group().translate(str.maketrans(_ALIKE)), text)
+    return f"{text} xxmixed" if found else text
 
 
 def spaces(text: str) -> str:
@@ -132,9 +163,22 @@ def numbers(text: str) -> str:
     return re.sub(r"\b\d{2,}\b", lambda m: f"xxn{min(len(m.group()), 8)}", text)
 
 
+def marks(text: str) -> str:
+    """Drop all marks but ! ? $ %, which mail of any source uses for the same; a currency beside a number is $."""
+    if not text.isascii():
+        text = _CURRENCY.sub("$", text)
+    return " ".join(re.sub(r"[^\w\s!?$%]|_", " ", text).split())
+
+
 def repeats(text: str) -> str:
     """Collapse a run of the same punctuation mark; a shouting one leaves `xxrep`."""
     return _REPEATED.sub(lambda m: f"{m.group(1)} xxrep" if m.group(1) in "!?$" else m.group(1), text)
+
+
+def spaced_letters(text: str) -> str:
+    """Join four to thirty letters that stand alone or with a mark between them, and leave `xxspaced` at the end."""
+    text, found = _SPACED.subn(lambda m: m.group().replace(f"{m.group(1)} ", ""), text)
+    return f"{text} xxspaced" if found else text
 
 
 def long_words(text: str) -> str:
@@ -143,12 +187,17 @@ def long_words(text: str) -> str:
 
 
 LINE_RULES: tuple[Callable[[str], str], ...] = (footers, signatures, quoting)
-TEXT_RULES: tuple[Callable[[str], str], ...] = (letters, spaces, links, addresses, numbers, repeats, long_words)
+TEXT_RULES: tuple[Callable[[str], str], ...] = (
+    *(split_words, letters, alike, spaces, links, addresses, numbers),
+    *(spaced_letters, marks, repeats, long_words),
+)
 TEXT_LIMIT = 20_000  # characters; the model reads 384 tokens, so the middle of longer text is never seen
 
 
 def clean_text(subject: str, message: str) -> str:
     """Return `subject + " " + message` in the one normal form, whitespace collapsed."""
+    if len(message) > 2 * TEXT_LIMIT:
+        message = _BLANK.sub("\n", message)  # or what is said could be pushed out of sight
     if len(message) > 2 * TEXT_LIMIT:
         message = message[:TEXT_LIMIT] + "\n" + message[-TEXT_LIMIT:]
     for rule in LINE_RULES:

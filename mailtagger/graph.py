@@ -10,6 +10,7 @@ OPERATORS = frozenset(
     (
         *("Gather", "Cast", "Mul", "Transpose", "LSTM", "DynamicQuantizeLSTM", "Squeeze"),
         *("ReduceMax", "ReduceMean", "Concat", "Gemm", "MatMul", "Add", "Relu"),
+        *("Slice", "Mod", "Unique", "ReduceSum", "Max", "Sqrt", "Div"),  # of the linear part
     )
 )
 DOMAINS = frozenset({b"", b"ai.onnx", b"com.microsoft"})

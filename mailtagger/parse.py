@@ -22,6 +22,7 @@ PART_LIMIT = 100
 DEPTH_LIMIT = 20
 TEXT_LIMIT = 1_000_000
 HTML_DEPTH_LIMIT = 1_000
+SHORT = 200  # characters: a body so short may only point at what is attached, so attached text is read as well
 RAW_LIMIT = 4_000_000  # beyond this the standard library's parser alone takes over a second
 
 _BLOCKS = frozenset(
@@ -40,6 +41,10 @@ _HOST = re.compile(r"^\s*(?:https?://)?((?:[\w-]+\.)+[a-z]{2,24})(?:[/:?#]\S*)?\
 _NESTING = re.compile(
     r"<(/?)(?!(?:p|li|tr|td|th|dt|dd|option|br|img|hr|meta|link|input|col|area|base|wbr|source)\b)[a-z]", re.I
 )
+_TAG = re.compile(
+    r"</?(?:a|b|body|br|center|div|font|html|i|img|p|span|strong|table|td|tr)(?:\s[^<>]{0,500})?/?>", re.I
+)
+_FOLD = re.compile(r"\r?\n[ \t]+")
 _EXTENSION = re.compile(r"\.([a-z0-9]{1,5})\s*$", re.I)
 
 
@@ -76,13 +81,14 @@ def parse(raw: bytes) -> Mail:
         return Mail(body=_decode(raw[:TEXT_LIMIT], None, notes), notes=tuple(notes))
     plain: list[str] = []
     html: list[str] = []
+    attached: list[str] = []
     attachments: list[str] = []
     size = 0
     for part in parts:
         kind, extension = _kind(part)
         if extension:
             attachments.append(extension)
-        if kind not in ("text/plain", "text/html") or extension:
+        if kind not in ("text/plain", "text/html") and extension not in ("txt", "htm", "html"):
             continue
         data = _payload(part, notes)
         if size + len(data) > TEXT_LIMIT:
@@ -92,7 +98,11 @@ def parse(raw: bytes) -> Mail:
         text = _decode(data, _charset(part), notes)
         if not text.strip():
             continue
-        (html if kind == "text/html" or _looks_html(text) else plain).append(text)
+        of_html = kind == "text/html" or extension in ("htm", "html") or _looks_html(text)
+        if extension:
+            attached.append(_html_text(text)[0] if of_html else text)
+        else:
+            (html if of_html else plain).append(text)
     hidden = mismatch = False
     visible: list[str] = []
     for source in html:
@@ -101,6 +111,8 @@ def parse(raw: bytes) -> Mail:
         hidden |= has_hidden
         mismatch |= has_mismatch
     body = "\n".join(plain) if plain else "\n".join(visible)
+    if len(body) < SHORT:
+        body = "\n".join([body, *attached])
     subject = _header(message, "Subject", notes)
     if not body.strip() and not subject.strip():
         notes.append("no text")
@@ -206,7 +218,7 @@ def _header(message: email.message.Message, name: str, notes: list[str]) -> str:
         try:
             value = "".join(
                 piece if isinstance(piece, str) else _decode(piece, charset, notes)
-                for piece, charset in decode_header(value)
+                for piece, charset in decode_header(_FOLD.sub(" ", value))
             )
         except (ValueError, LookupError, email.errors.HeaderParseError):
             notes.append(f"broken {name}")
@@ -283,7 +295,8 @@ def _decode(data: bytes, charset: str | None, notes: list[str]) -> str:
 
 def _looks_html(text: str) -> bool:
     """Tell whether text declared as plain is HTML in truth, as in much spam."""
-    return bool(re.match(r"\s*(?:<!doctype html|<html|<body|<table|<div|<center)\b", text[:500], re.I))
+    begins = re.match(r"\s*(?:<!doctype html|<html|<body|<table|<div|<center)\b", text[:500], re.I)
+    return bool(begins) or len(_TAG.findall(text[:20_000])) >= 5
 
 
 def _html_text(source: str) -> tuple[str, bool, bool]:

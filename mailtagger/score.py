@@ -36,9 +36,9 @@ class Score:
 
 
 class Scorer:
-    """Scores texts with one model."""
+    """Scores texts with one model, on the graph that ships or on its reference."""
 
-    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
+    def __init__(self, artifact: Artifact, threads: int = 1, graph: str = GRAPH) -> None:
         self.model = artifact.id
         self.cutoffs: Cutoffs = artifact.meta.cutoffs
         self._cut = artifact.meta.cut
@@ -48,7 +48,7 @@ class Scorer:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = threads
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(artifact.read(GRAPH), options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(artifact.read(graph), options, providers=["CPUExecutionProvider"])
 
     def score(self, text: str) -> Score:
         """The score of a cleaned text; a blank one is for the caller to decide."""

@@ -1,6 +1,7 @@
 """One form for the Enron rows, raw corpora and live mail."""
 
 import re
+import time
 import unicodedata
 
 import pytest
@@ -66,14 +67,14 @@ def test_rules(text: str, expected: str) -> None:
         ("don't re-use a co-op's e‑mail", "don t re use a co op s e mail"),
         ("50% off, really?! yes!", "xxn2 % off really ? ! yes !"),
         ("£100, €5, ¥ 1, ₿2 and $3", "$ xxn3 $ 5 $ 1 $ 2 and $ 3"),
-        ("€€€ ok £,£ ?-?", "$ xxrep ok $ xxrep ? xxrep"),
+        ("€€€ ok £,£ ?-? â€™", "ok ? xxrep a"),
         ("＄5 ＄ 100％ wow！ ＯＫ？", "$ 5 $ xxn3 % wow ! ok ?"),
         ("-- ++ ** ==", ""),
         ("☎ call ❤ now ✓", "call now"),
     ],
 )
 def test_no_marks_stay_but_four(text: str, expected: str) -> None:
-    """! ? $ % are used alike everywhere; other marks tell the corpus and go, and every currency is a dollar."""
+    """! ? $ % are used alike everywhere; other marks tell the corpus and go; a currency beside a number is a dollar."""
     assert clean_text("", text) == expected
 
 
@@ -209,3 +210,17 @@ def test_collectors_marks_never_reach_the_text() -> None:
         b"List-Id: <a.sourceforge.net>\nSubject: hello\n\nwrite to phishing@pot or zzzz@spamassassin.taint.org\n"
     )
     assert clean(parse(raw)) == "hello write to xxmail or xxmail"
+
+
+@pytest.mark.parametrize("unit", ["\n", "\n>", "> ", "- ", "a ", "a . ", "aа ", "a\u200b", "€ ", "1 €", "<a "])
+def test_no_text_stalls_the_rules(unit: str) -> None:
+    """Doubling a text that is made to be hard doubles the work about; a rule that backtracks would quadruple it."""
+
+    def seconds(size: int) -> float:
+        begun = time.process_time()
+        for _ in range(3):
+            clean_text("", (unit * size)[:size])
+        return time.process_time() - begun
+
+    clean_text("", unit)
+    assert min(seconds(36_000) for _ in range(3)) < 3 * min(seconds(18_000) for _ in range(3)) + 0.05

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from mailtagger import artifact, graph
 from mailtagger.score import open_scorer
-from mailtagger.ulmfit import export
+from mailtagger.ulmfit import export, linear
 
 pytestmark = pytest.mark.train
 
@@ -35,6 +35,23 @@ def test_the_reference_graph_is_the_model(layers: int, length: int) -> None:
     state = oracle.random_state(seed=layers, words=200, embedding=12, hidden=20, layers=layers)
     ids = np.random.default_rng(length).integers(0, 200, length)
     assert run(export.graph(state).SerializeToString(), ids) == pytest.approx(oracle.logit(state, ids), abs=1e-4)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 57])
+def test_the_linear_part_stands_in_both_graphs(length: int) -> None:
+    """The graph's logit is the LSTM's plus the share of the linear part, on text of any length, repeats once."""
+    state = oracle.random_state(seed=4, words=60, embedding=12, hidden=20, layers=2)
+    draw = np.random.default_rng(length)
+    documents = [draw.integers(4, 60, int(draw.integers(1, 40))).tolist() for _ in range(80)]
+    part = linear.fit(documents, [ids[0] > 30 for ids in documents], [1.0] * 80, 60)
+    both = state | export.with_linear(part, 0.6)
+    ids = draw.integers(4, 60, length)
+    beside = 0.6 * part.logits([ids.tolist()])[0]
+    assert abs(beside) > 0.01
+    exact = oracle.logit(state, ids) + beside
+    assert run(export.graph(both).SerializeToString(), ids) == pytest.approx(exact, abs=1e-4)
+    assert run(export.int8(both), ids) - run(export.int8(state), ids) == pytest.approx(beside, abs=1e-4)
+    assert graph.embedding_rows(export.int8(both)) == 60
 
 
 def test_the_int8_graph_follows_the_reference() -> None:

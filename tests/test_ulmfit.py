@@ -82,6 +82,42 @@ def test_the_encoder_carries_its_state() -> None:
     torch.testing.assert_close(torch.cat([first, second], 1), whole)
 
 
+def test_a_vocabulary_is_carried_over(tmp_path: Path) -> None:
+    """A piece that both tokenisers know keeps its row; a new one gets the mean of what it used to be read as."""
+    words = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda".split()
+    for name, texts in (("old", words), ("new", ["alphabeta", "alphagamma", *words[4:]])):
+        tokenizer.train([" ".join(texts)] * 50, tmp_path / f"{name}.model", vocabulary=42)
+    old, new = (tokenizer.load(tmp_path / f"{name}.model") for name in ("old", "new"))
+    rows = torch.arange(old.vocab_size(), dtype=torch.float32)
+    state = {"encoder.embedding.weight": rows[:, None].repeat(1, 3), "bias": -rows, "other": torch.ones(1)}
+    found = train.carried(state, old, new)
+    assert found["encoder.embedding.weight"].shape == (new.vocab_size(), 3)
+    for i in range(new.vocab_size()):
+        piece = new.id_to_piece(i)
+        if old.id_to_piece(old.piece_to_id(piece)) == piece:
+            assert found["bias"][i] == -old.piece_to_id(piece)
+        else:
+            read = old.encode(piece.replace("▁", " "))
+            assert found["bias"][i].item() == pytest.approx(-sum(read) / len(read))
+    assert found["other"] is state["other"]
+
+
+def test_an_epoch_draws_documents_by_their_weight() -> None:
+    """A document without weight is never learned from, and the epochs end when they are through, whatever the clock."""
+    seen: list[int] = []
+
+    def watching(ids: list[int], rng: np.random.Generator) -> list[int]:
+        seen.append(ids[0])
+        return ids
+
+    model = Classifier(Sizes(40, embedding=8, hidden=8), Dropouts())
+    documents = [[4 + i % 2, 6, 7] for i in range(40)]
+    plan = train.Schedule(minutes=60, epochs=2, rate=1e-3)
+    train.fit_classifier(model, documents, [1.0] * 40, [float(i % 2) for i in range(40)], plan, print, watching)
+    assert set(seen) == {5}
+    assert 80 <= len(seen) <= 80 + 4 * 40
+
+
 def test_slanted_triangular_rate() -> None:
     """Rises to 1 at the cut and falls to 1/32 at the end."""
     assert train.slanted(0.1) == pytest.approx(1)
@@ -141,7 +177,7 @@ def test_an_artifact_of_other_sizes_is_not_gone_on_from(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, again, file = Classifier(TINY, Dropouts()), Classifier(TINY, Dropouts()), tmp_path / "weights.safetensors"
     state = {k: v.half() for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
-    save_file(state, file)
+    save_file({**state, "linear.mix": torch.ones(1)}, file)  # of the linear part, which is no part of this
     train.load_classifier(again, file)
     torch.testing.assert_close(again.head.linear0.weight, model.head.linear0.weight.half().float())
     with pytest.raises(RuntimeError, match="size mismatch"):

@@ -1,50 +1,39 @@
-"""Stage 3 of ULMFiT: the classifier on the fine-tuned encoder, its calibration and cutoffs, and the artifact.
+"""Stage 3 of ULMFiT: the classifier on the fine-tuned encoder, the linear part beside it, and the artifact.
 
-    python -m training.classifier default --minutes 120 --out mailtagger/models/base-YYYYMMDD
-    python -m training.classifier foreign:spamassassin --minutes 60 --out build/models/foreign-spamassassin
+    python -m training.classifier cross:1 --out build/models/cross-1
+    python -m training.classifier default --calibration build/calibration.json --out build/models/base-YYYYMMDD
 
-Needs `training.prepare` and `training.lm`. Only the protocol's training rows are learned from; its validation rows
-calibrate and choose the cutoffs; its test rows are not looked at.
+Needs `training.prepare` and `training.lm`. Only the protocol's training rows are learned from. Without a calibration
+that `training.calibrate` made, the protocol's validation rows give one; its test rows are never looked at.
 """
 
 import argparse
+import json
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from mailtagger.artifact import WEIGHTS
-from mailtagger.ulmfit import tokenizer, train
+from mailtagger.ulmfit import linear, tokenizer, train
 from mailtagger.ulmfit.export import export
 from mailtagger.ulmfit.model import Classifier, Dropouts, Sizes
+from training.balance import balance, kind
+from training.calibrate import Rule, choose
+from training.examples import examples
 from training.lm import LM
 from training.prepare import OUT, load
 from training.splits import Row, split
 
-HAM_CALLED_SPAM = 0.002  # of good mail on the validation rows, each kind of mail counting alike
-SPAM_CALLED_HAM = 0.02
-LEAST_SPAM_CUTOFF, MOST_HAM_CUTOFF = 0.9, 0.5
-
-
-def kind(row: Row) -> str:
-    """Return what rows are balanced by: the corpus, and for modern mail the kind."""
-    family, _, rest = row.document.source.partition("/")
-    return f"{family}/{rest.partition('/')[0]}" if family in ("modern", "spamassassin") else family
-
-
-def balance(rows: Sequence[Row]) -> list[float]:
-    """Return a weight for each row: kinds by the root of their count, ham and spam alike in sum, mean 1."""
-    counts = Counter((row.document.label, kind(row)) for row in rows)
-    weights = np.array([counts[row.document.label, kind(row)] ** -0.5 for row in rows])
-    spam = np.array([row.document.label == "spam" for row in rows])
-    weights[spam] /= weights[spam].sum()
-    weights[~spam] /= weights[~spam].sum()
-    return list((weights * len(rows) / 2).astype(float))
+GOLDEN = (
+    "re lunch on friday shall we meet at noon ? let me know if that works for you anna",
+    "congratulations ! you have won $ xxn3 xxn3 in our lottery click here to claim your prize xxurl win",
+    "your order has shipped thank you for your order track your parcel at xxurl shop example",
+    "cheap viagra and cialis online no prescription needed order now ! xxrep",
+    "patch fix the build on arm this fixes a warning in the driver signed off by xxmail",
+)
 
 
 def noise(structure: frozenset[int]) -> Callable[[list[int], np.random.Generator], list[int]]:
@@ -61,93 +50,78 @@ def noise(structure: frozenset[int]) -> Callable[[list[int], np.random.Generator
     return disturbed
 
 
-def calibrate(scores: NDArray[np.float64], labels: NDArray[np.bool_], weights: Sequence[float]) -> tuple[float, float]:
-    """Return (a, b) of P(spam) = σ(a·logit + b): Platt 1999, fitted on balanced validation rows; a at most 1."""
-    fit = LogisticRegression(C=1.0).fit(scores[:, None], labels, sample_weight=list(weights))
-    a = min(1.0, float(fit.coef_[0, 0]))
-    return a, float(fit.intercept_[0])
-
-
-def cutoffs(p: NDArray[np.float64], labels: NDArray[np.bool_], weights: NDArray[np.float64]) -> tuple[float, float]:
-    """Return (ham, spam) cutoffs: the rule by which they are chosen, with no hand in it."""
-
-    def quantile(values: NDArray[np.float64], mass: NDArray[np.float64], share: float) -> float:
-        order = np.argsort(values)
-        return float(values[order][np.searchsorted(np.cumsum(mass[order]) / mass.sum(), share)])
-
-    spam = quantile(p[~labels], weights[~labels], 1 - HAM_CALLED_SPAM)
-    ham = quantile(p[labels], weights[labels], SPAM_CALLED_HAM)
-    spam = min(0.995, max(LEAST_SPAM_CUTOFF, spam + 1e-4))
-    return round(min(ham, MOST_HAM_CUTOFF), 4), round(spam, 4)
-
-
 def main() -> None:
     """Train, calibrate, export."""
-    options = argparse.ArgumentParser(prog="python -m training.classifier", description=__doc__)
+    options = argparse.ArgumentParser(
+        prog="python -m training.classifier", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("protocol")
-    options.add_argument("--minutes", type=float, default=120)
-    options.add_argument("--rate", type=float, default=4e-3)
+    options.add_argument("--epochs", type=float, default=3, help="0 with --start: export it again")
+    options.add_argument("--minutes", type=float, default=600, help="end by the clock, if that comes first")
+    options.add_argument("--rate", type=float, default=5e-3)
     options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--bf16", action="store_true", help="multiply in bf16, on a processor that can")
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--encoder", type=Path, default=LM / "mail.safetensors")
     options.add_argument("--start", type=Path, metavar="DIR", help="go on from this artifact of the same protocol")
+    options.add_argument("--calibration", type=Path, metavar="FILE", help="what training.calibrate wrote")
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
     torch.manual_seed(0)
     pieces = tokenizer.load(LM / "tokenizer.model")
     rows = split(chosen.protocol, load(OUT))
-    unique = list({row.group: row for row in rows.train}.values())
-    print(f"{chosen.protocol}: {len(rows.train)} training rows, {len(unique)} without near-duplicates", flush=True)
+    learned = examples(rows.train)
+    print(f"{chosen.protocol}: {len(rows.train)} training rows, {len(learned)} examples of them", flush=True)
 
     def ids(some: Sequence[Row]) -> list[list[int]]:
         return [tokenizer.cut(found) for found in pieces.encode([row.document.text for row in some])]
 
+    def spam(some: Sequence[Row]) -> list[bool]:
+        return [row.document.label == "spam" for row in some]
+
+    documents, labels, weights = ids(learned), spam(learned), balance(learned)
+    beside = linear.fit(documents, labels, weights, pieces.vocab_size())
     model = Classifier(Sizes(vocabulary=pieces.vocab_size()), Dropouts().scaled(0.6))
     if chosen.start:
         train.load_classifier(model, chosen.start / WEIGHTS)
     else:
         train.load_encoder(model, chosen.encoder)
-    marks = [m for m in tokenizer.MARKS if m in ("xxattach", "xxhtmlonly", "xxhidden", "xxmismatch", "xxreplyto")]
-    train.fit_classifier(
-        model,
-        ids(unique),
-        [float(row.document.label == "spam") for row in unique],
-        balance(unique),
-        train.Schedule(minutes=chosen.minutes, epochs=6, rate=chosen.rate),
-        lambda line: print(line, flush=True),
-        noise(frozenset(pieces.piece_to_id(m) for m in marks)),
-        unfrozen=chosen.start is not None,
-    )
-    valid = np.array([row.document.label == "spam" for row in rows.valid])
-    balanced = np.array(balance(rows.valid))
-    scores = train.logits(model, ids(rows.valid))
-    a, b = calibrate(scores, valid, list(balanced))
-    p = 1 / (1 + np.exp(-(a * scores + b)))
-    ham, spam = cutoffs(p, valid, balanced)
-    print(
-        f"calibration {a:.3f} {b:.3f}; cutoffs {ham} {spam}; errors at 0.5 {np.mean((p > 0.5) != valid):.4f}",
-        flush=True,
-    )
+    if chosen.epochs:
+        train.fit_classifier(
+            model,
+            documents,
+            [float(label) for label in labels],
+            weights,
+            train.Schedule(minutes=chosen.minutes, epochs=chosen.epochs, rate=chosen.rate, bf16=chosen.bf16),
+            lambda line: print(line, flush=True),
+            noise(frozenset(pieces.piece_to_id(mark) for mark in tokenizer.STRUCTURE)),
+            unfrozen=chosen.start is not None,
+        )
+    valid = list({row.group: row for row in rows.valid}.values())
+    truth = np.array(spam(valid))
+    found = train.logits(model, ids(valid)), beside.logits(ids(valid))
+    if chosen.calibration:
+        rule = Rule(**json.loads(chosen.calibration.read_text()))
+    else:
+        rule = choose(*found, truth, np.array(balance(valid)), np.array([kind(row) for row in valid]))
+    errors = float(np.mean((rule.probability(*found) > 0.5) != truth))
+    print(f"{rule}; errors at 0.5 on validation rows {errors:.4f}", flush=True)
     export(
         {name: value.numpy() for name, value in model.state_dict().items() if not name.endswith("num_batches_tracked")},
         LM / "tokenizer.model",
         chosen.out,
         id=chosen.out.name,
-        golden=[
-            "re : lunch on friday shall we meet at noon ? let me know if that works for you . anna",
-            "congratulations ! you have won $ xxn3 , xxn3 in our lottery . click here to claim your prize xxurl win",
-            "your order has shipped thank you for your order . track your parcel at xxurl shop . example",
-            "cheap viagra and cialis online , no prescription needed , order now ! xxrep",
-            "[ patch ] fix the build on arm this fixes a warning in the driver . signed - off - by xxmail",
-        ],
-        calibration=(a, b),
-        cutoffs=(ham, spam),
+        golden=GOLDEN,
+        calibration=(rule.a, rule.b),
+        cutoffs=(rule.ham_cutoff, rule.spam_cutoff),
         metrics={
-            "training": {"protocol": chosen.protocol, "rows": len(unique), "minutes": chosen.minutes},
-            "valid": {"errors_at_half": round(float(np.mean((p > 0.5) != valid)), 4), "rows": len(valid)},
+            "training": {"protocol": chosen.protocol, "rows": len(learned), "epochs": chosen.epochs},
+            "valid": {"errors_at_half": round(errors, 4), "rows": len(valid)},
         },
-        data=f"{chosen.protocol}, {len(unique)} of {len(rows.train)} training rows",
+        data=f"{chosen.protocol}, {len(learned)} examples of {len(rows.train)} training rows",
         created=time.strftime("%Y-%m-%d"),
+        linear=beside,
+        mix=rule.mix,
     )
     print(f"{chosen.out} is complete", flush=True)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mailtagger.artifact import Artifact, load
+from mailtagger.artifact import GRAPH, REFERENCE, Artifact, load
 from mailtagger.errors import MailtaggerError
 from mailtagger.score import Scorer, open_scorer
 from training import prepare
@@ -121,6 +121,10 @@ def measured(one: Split, known: Split, model: Model | None, jobs: int) -> Test:
             Arm("ULMFiT", SHIPPED, scores[: len(test)], cutoffs.ham, cutoffs.spam),
             Arm("ULMFiT", HALF, scores[: len(test)], 0.5, 0.5),
         ]
+        if (model.artifact.path / REFERENCE).exists():
+            exact = _scores(model.artifact, test, jobs, REFERENCE)[:, 0]
+            arms.append(Arm("ULMFiT in fp32", SHIPPED, exact, cutoffs.ham, cutoffs.spam))
+            arms.append(Arm("ULMFiT in fp32", HALF, exact, 0.5, 0.5))
         notes = f"ULMFiT is {model.artifact.id}, cutoffs {cutoffs.ham:.3f} and {cutoffs.spam:.3f}; "
     for name, fit in BASELINES.items():
         score = fit(_texts(known.train), _spam(known.train).tolist())
@@ -138,20 +142,31 @@ def measured(one: Split, known: Split, model: Model | None, jobs: int) -> Test:
 
 def scored(artifact: Artifact, texts: Sequence[str], jobs: int) -> Scores:
     """P(spam) of each text, one by one as live mail is scored, by `jobs` processes of one thread."""
+    return _scores(artifact, texts, jobs)[:, 0]
+
+
+def logits(artifact: Artifact, texts: Sequence[str], jobs: int) -> Scores:
+    """As `scored`, before calibration."""
+    return _scores(artifact, texts, jobs)[:, 1]
+
+
+def _scores(artifact: Artifact, texts: Sequence[str], jobs: int, graph: str = GRAPH) -> Scores:
     open_scorer(artifact)  # what is wrong with it is said here, not by a process of the pool
-    with get_context("forkserver").Pool(jobs, _open, (artifact,)) as pool:
-        return np.array(pool.map(_score, texts, chunksize=64), np.float64)
+    Scorer(artifact, graph=graph)
+    with get_context("forkserver").Pool(jobs, _open, (artifact, graph)) as pool:
+        return np.array(pool.map(_score, texts, chunksize=64), np.float64).reshape(-1, 2)
 
 
 _scorer: list[Scorer] = []  # of a process of the pool
 
 
-def _open(artifact: Artifact) -> None:
-    _scorer[:] = [Scorer(artifact)]
+def _open(artifact: Artifact, graph: str) -> None:
+    _scorer[:] = [Scorer(artifact, graph=graph)]
 
 
-def _score(text: str) -> float:
-    return _scorer[0].score(text).p
+def _score(text: str) -> tuple[float, float]:
+    score = _scorer[0].score(text)
+    return score.p, score.logit
 
 
 def _leading(test: Test) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Scores → figures: counts with their 95 % intervals, and the Markdown tables of them."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from sklearn.metrics import roc_auc_score
 
 Scores = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+
+COST = 10  # misses that a good mail called spam counts
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,113 @@ class Test:
     notes: str  # what the rules mean here
     lines: tuple[Line, ...]
     sources: dict[str, tuple[Line, ...]]
+
+
+@dataclass(frozen=True)
+class Bands:
+    """A method's scores and, mail by mail, the cutoffs it is judged by."""
+
+    method: str
+    scores: Scores
+    ham_cutoff: Scores
+    spam_cutoff: Scores
+
+    @property
+    def called_spam(self) -> Flags:
+        return self.scores >= self.spam_cutoff
+
+    @property
+    def called_ham(self) -> Flags:
+        return self.scores < self.ham_cutoff
+
+
+def band_tables(bands: Sequence[Bands], spam: Flags, weights: Scores, sources: NDArray[np.str_]) -> str:
+    """Markdown: each method over all mail, then by kind of mail (the first two parts of a source's name)."""
+    head = ["method", "good mail called spam", "spam called ham", "spam caught", "unsure", "balanced: called", "caught"]
+    rows = [
+        [
+            band.method,
+            *(_count(band.called_spam, ~spam), _count(band.called_ham, spam), _count(band.called_spam, spam)),
+            f"{np.mean(~band.called_spam & ~band.called_ham):.1%}",
+            *(f"{weights[band.called_spam & of].sum() / weights[of].sum():.2%}" for of in (~spam, spam)),
+            *(f"{roc_auc_score(spam, band.scores, sample_weight=w):.4f}" for w in (None, weights)),
+        ]
+        for band in bands
+    ]
+    kinds = np.array(["/".join(source.split("/")[:2]) for source in sources])
+    first, *rest = bands
+    by_kind = []
+    for name in np.unique(kinds):
+        for truth, of in (("ham", ~spam & (kinds == name)), ("spam", spam & (kinds == name))):
+            if of.any():
+                unsure = f"{np.mean(~first.called_spam[of] & ~first.called_ham[of]):.1%}"
+                called = (_count(band.called_spam, of) for band in rest)
+                by_kind.append([name, truth, _count(first.called_spam, of), unsure, *called])
+    titles = ["kind", "truth", f"{first.method}: called spam", "unsure", *(band.method for band in rest)]
+    return f"{_table([*head, 'AUC', 'AUC, balanced'], rows)}\n\n{_table(titles, by_kind)}"
+
+
+def reliability(p: Scores, spam: Flags, weights: Scores, bins: int = 10) -> str:
+    """Markdown: what P(spam) said in each tenth, and how much was spam; the expected calibration error below."""
+    found = list(_bins(p, spam, weights, bins))
+    error = sum(share * abs(said - true) for _, share, said, true, _ in found)
+    rows = [[f"{low:.1f}–{low + 1 / bins:.1f}", n, f"{said:.3f}", f"{true:.3f}"] for low, _, said, true, n in found]
+    return f"{_table(['P(spam)', 'mails', 'said', 'were spam'], rows)}\n\nExpected calibration error {error:.3f}."
+
+
+def cost(methods: Mapping[str, Scores], spam: Flags, weights: Scores) -> str:
+    """Markdown: the least cost of each method over all thresholds, and how much good mail it then calls spam."""
+    rows = []
+    for name, scores in methods.items():
+        false, missed = _curve(scores, spam, weights)
+        at = int(np.argmin(COST * false + missed))
+        rows.append([name, f"{(COST * false + missed)[at] / 2:.4f}", f"{false[at]:.2%}", f"{1 - missed[at]:.1%}"])
+    return _table(["method", "least cost of a mail", "good mail called spam", "spam caught"], rows)
+
+
+def draw(p: Scores, methods: Mapping[str, Scores], spam: Flags, weights: Scores, out: Path) -> None:
+    """reliability.svg and cost.svg in the directory `out`."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "mailtagger"  # the same figures give the same file
+    from matplotlib import pyplot
+
+    out.mkdir(parents=True, exist_ok=True)
+    figure, axes = pyplot.subplots(figsize=(4.5, 4))
+    found = list(_bins(p, spam, weights, 10))
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    axes.plot([said for _, _, said, _, _ in found], [true for _, _, _, true, _ in found], marker="o")
+    axes.set(xlabel="P(spam) said", ylabel="share that was spam", title="Reliability, foreign mail")
+    figure.savefig(out / "reliability.svg", metadata={"Date": None}, bbox_inches="tight")
+    figure, axes = pyplot.subplots(figsize=(5.5, 4))
+    for name, scores in methods.items():
+        false, missed = _curve(scores, spam, weights)
+        axes.plot(np.maximum(false, 1e-4), (COST * false + missed) / 2, label=name, linewidth=1)
+    axes.set(xscale="log", ylim=(0, 0.6), xlabel="good mail called spam")
+    axes.set(ylabel=f"cost of a mail (miss 1, false alarm {COST})", title="Cost over all thresholds, foreign mail")
+    axes.legend(fontsize=7)
+    figure.savefig(out / "cost.svg", metadata={"Date": None}, bbox_inches="tight")
+    pyplot.close("all")
+
+
+def _bins(p: Scores, spam: Flags, weights: Scores, bins: int) -> Iterator[tuple[float, float, float, float, int]]:
+    """(lower end, share of the weight, mean P, share of spam, mails) of each bin that holds mail."""
+    places = np.minimum((p * bins).astype(int), bins - 1)
+    for place in range(bins):
+        here = places == place
+        if here.any():
+            w = weights[here]
+            said, true = np.average(p[here], weights=w), np.average(spam[here], weights=w)
+            yield place / bins, w.sum() / weights.sum(), float(said), float(true), int(here.sum())
+
+
+def _curve(scores: Scores, spam: Flags, weights: Scores) -> tuple[Scores, Scores]:
+    """Shares of good mail called spam and of spam missed, at every threshold from the highest down."""
+    order = np.argsort(-scores, kind="stable")
+    w, of_spam = weights[order], spam[order]
+    false, caught = np.cumsum(w * ~of_spam) / w[~of_spam].sum(), np.cumsum(w * of_spam) / w[of_spam].sum()
+    return np.append(0.0, false), 1 - np.append(0.0, caught)
 
 
 def threshold_for(rate: float, ham: Scores) -> float:

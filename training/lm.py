@@ -1,6 +1,6 @@
 """Stage 1 and 2 of ULMFiT: the tokeniser, a language model of general text, then of mail.
 
-    python -m training.lm --general-minutes 60 --mail-minutes 120 [--resume]
+    python -m training.lm --general-minutes 60 --mail-minutes 120 [--bf16] [--start DIR] [--resume]
 
 Needs the cache of `training.prepare`; writes build/lm/{tokenizer.model,general.safetensors,mail.safetensors,log.txt}.
 Only the training part of the labelled corpora is read, without its labels.
@@ -58,6 +58,8 @@ def main() -> None:
     options.add_argument(
         "--resume", action="store_true", help="keep tokeniser and general model, go on with mail"
     )
+    options.add_argument("--start", type=Path, metavar="DIR", help="go on from DIR's general model and tokeniser")
+    options.add_argument("--bf16", action="store_true", help="multiply in bf16, on a processor that can")
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
     torch.manual_seed(0)
@@ -80,6 +82,9 @@ def main() -> None:
         tokenizer.train((text[:3000] for text in (labelled[::3] + unlabelled[::5] + prose[::20])), file)
     pieces = tokenizer.load(file)
     model = LanguageModel(Sizes(vocabulary=pieces.vocab_size()), Dropouts().scaled(0.5))
+    if chosen.start:
+        begun = load_file(chosen.start / "general.safetensors")
+        model.load_state_dict(train.carried(begun, tokenizer.load(chosen.start / "tokenizer.model"), pieces))
     for stage, texts, minutes, rate in (
         ("general", prose, chosen.general_minutes, 4e-3),
         ("mail", mails, chosen.mail_minutes, 3e-3),
@@ -89,9 +94,11 @@ def main() -> None:
             model.load_state_dict(load_file(checkpoint))
             if stage == "general":
                 continue
+        if not minutes:
+            continue
         held = max(1, len(texts) // 100)
         log(f"== {stage}: {len(texts):,} documents, {minutes} minutes at most")
-        plan = train.Schedule(minutes=minutes, epochs=4, rate=rate)
+        plan = train.Schedule(minutes=minutes, epochs=4, rate=rate, bf16=chosen.bf16)
         valid, stream = tokenizer.stream(pieces, texts[:held]), tokenizer.stream(pieces, texts[held:])
         log(f"{len(stream):,} tokens to train on")
         train.fit_language_model(model, stream, valid, plan, checkpoint, log)

@@ -4,9 +4,9 @@ A model names the protocol it was trained under; `split` tells both the training
 that no test row can stand in a training set unnoticed.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Literal
 
@@ -17,6 +17,7 @@ from training.duplicates import components, pairs, signatures
 Part = Literal["train", "valid", "test", "out"]
 FAMILIES = ("enron", "spamassassin", "phishing", "modern")
 MAILBOXES = tuple("123456")
+FOLDS = tuple("12345")
 TUNING = 10  # a tenth of the training groups tunes where a protocol of the literature has no validation part
 
 
@@ -68,6 +69,9 @@ def split(protocol: str, rows: Iterable[Row]) -> Split:
     dedup          Enron, they do not
     lomo:1 to :6   train on five of Enron's mailboxes, test on the sixth
     foreign:FAMILY train without a family of corpora, or near-duplicates of it, and test on all of it
+    cross:1 to :5  train without a fifth of the sources, or near-duplicates of them, and test on all of these: each
+                   source is in one fold, so that five models judge every mail once, near-duplicates left out,
+                   and none knows its source
     default        the training part of every corpus, tested on the test part of every corpus: what ships
     """
     name, _, which = protocol.partition(":")
@@ -83,16 +87,55 @@ def split(protocol: str, rows: Iterable[Row]) -> Split:
             train = [row for row in enron if row.document.source != f"enron/{which}"]
             return _tuned(protocol, train, [row for row in enron if row.document.source == f"enron/{which}"])
         case "foreign" if which in FAMILIES:
-            test = [row for row in rows if row.document.family == which]
-            seen = {row.group for row in test}
-            home = _by_part(protocol, [row for row in rows if row.document.family != which and row.group not in seen])
-            return Split(protocol, home.train, home.valid, tuple(test))
+            return _without(protocol, rows, {row.document.source for row in rows if row.document.family == which})
+        case "cross" if which in FOLDS:
+            folds = source_folds(rows)
+            found = _without(protocol, rows, {source for source, fold in folds.items() if fold == which})
+            return replace(found, test=tuple({row.group: row for row in reversed(found.test)}.values())[::-1])
         case "default" if not which:
             return _by_part(protocol, rows)
     raise MailtaggerError(
         f"There is no protocol {protocol!r}.",
-        f"Known: random, dedup, lomo:1 to lomo:6, {', '.join(f'foreign:{family}' for family in FAMILIES)}, default.",
+        f"Known: random, dedup, lomo:1 to lomo:6, {', '.join(f'foreign:{family}' for family in FAMILIES)}, "
+        "cross:1 to cross:5, default.",
     )
+
+
+def source_folds(rows: Iterable[Row]) -> dict[str, str]:
+    """The fold of each source. What one hand collected stays together: all of SpamAssassin, a project's templates of
+    every kind, the phishing of before 2024. The largest of a family goes first, to the fold that has least of its label
+    from that family, so that every fold keeps something of everything to learn from."""
+    hands = {row.document.source: _hand(row.document.source) for row in rows}
+    sizes: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        sizes[hands[row.document.source]][row.document.label] += 1
+    held: Counter[tuple[str, str, str]] = Counter()
+    folds = {}
+    for hand, size in sorted(sizes.items(), key=lambda item: (-item[1].total(), item[0])):
+        family, label = hand.partition("/")[0], size.most_common(1)[0][0]
+        folds[hand] = min(FOLDS, key=lambda fold: (held[fold, family, label], held[fold, "", ""], fold))
+        held[folds[hand], family, label] += size.total()
+        held[folds[hand], "", ""] += size.total()
+    return {source: folds[hand] for source, hand in hands.items()}
+
+
+def _hand(source: str) -> str:
+    family, _, rest = source.partition("/")
+    match family:
+        case "spamassassin":
+            return family
+        case "phishing":
+            return source if rest == "2024" else "phishing/before"
+        case "modern":
+            return f"modern/{rest.rpartition('/')[2]}"
+    return source
+
+
+def _without(protocol: str, rows: Sequence[Row], sources: Set[str]) -> Split:
+    test = [row for row in rows if row.document.source in sources]
+    seen = {row.group for row in test}
+    home = _by_part(protocol, [r for r in rows if r.document.source not in sources and r.group not in seen])
+    return Split(protocol, home.train, home.valid, tuple(test))
 
 
 def _by_part(protocol: str, rows: Sequence[Row]) -> Split:

@@ -7,7 +7,7 @@ beside its row, so that no word's small vector is rounded away by another's larg
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -22,6 +22,8 @@ from safetensors.numpy import save as safetensors
 
 from mailtagger import artifact
 from mailtagger.score import Scorer, open_scorer
+from mailtagger.ulmfit.linear import BUCKETS, LINEAR, PAIR, TRIPLE, Linear
+from mailtagger.ulmfit.tokenizer import PAD
 
 Array = NDArray[np.float32]
 State = Mapping[str, NDArray[Any]]
@@ -45,12 +47,17 @@ def export(
     parent: str | None = None,
     data: str = "",
     created: str = "",
+    linear: Linear | None = None,
+    mix: float = 1.0,
 ) -> artifact.Artifact:
     """The directory `out` as a complete artifact, which has been loaded and found to give the scores it records.
 
     `golden` are five or so cleaned texts, `calibration` is (a, b) of p = σ(a·logit + b), `cutoffs` is (ham, spam),
-    `cut` is (head, tail), `data` is the fingerprint of what the model learned from, `created` a date.
+    `cut` is (head, tail), `data` is the fingerprint of what the model learned from, `created` a date. With a `linear`
+    part the logit is the LSTM's plus `mix` times the linear one.
     """
+    if linear:
+        state = {**state, **with_linear(linear, mix)}
     out.mkdir(parents=True, exist_ok=True)
     (out / artifact.META).unlink(missing_ok=True)
     (out / artifact.TOKENIZER).write_bytes(tokenizer.read_bytes())
@@ -130,11 +137,14 @@ def graph(state: State, small_embedding: bool = False) -> onnx.ModelProto:
     mean = node("ReduceMean", [x], "mean", axes=[0], keepdims=1)
     pooled = node("Concat", [last, peak, mean], "pooled_in_time", axis=2)
     x = node("Squeeze", [pooled, tensor("time", np.array([0]))], "pooled")
-    for i, name in enumerate(("hidden", "logit")):
+    for i, name in enumerate(("hidden", "read" if LINEAR + "mix" in state else "logit")):
         weight, bias = _folded(state, i)
         x = node("Gemm", [x, tensor(f"head{i}", weight), tensor(f"bias{i}", bias)], name, transB=1)
         if i == 0:
             x = node("Relu", [x], "relu")
+    if LINEAR + "mix" in state:
+        beside = _add_linear(state, node, tensor)
+        node("Add", [x, beside], "logit")
     body = helper.make_graph(
         nodes,
         "mailtagger",
@@ -145,6 +155,54 @@ def graph(state: State, small_embedding: bool = False) -> onnx.ModelProto:
     model = helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     onnx.checker.check_model(model)
     return model
+
+
+def with_linear(linear: Linear, mix: float) -> dict[str, Array]:
+    """What a linear part and its share add to a state; `linear_part` takes it out again."""
+    bias, share = np.array([linear.bias], np.float32), np.array([mix], np.float32)
+    found = {"weight": linear.weight, "length": linear.length, "bias": bias, "mix": share}
+    return {LINEAR + name: value for name, value in found.items()}
+
+
+def linear_part(state: State) -> tuple[Linear, float] | None:
+    """The linear part that an artifact's weights hold, and its share; None where there is none."""
+    if LINEAR + "mix" not in state:
+        return None
+    weight, length, bias, mix = (_f32(state[LINEAR + name]) for name in ("weight", "length", "bias", "mix"))
+    return Linear(weight, length, float(bias[0])), float(mix[0])
+
+
+def _add_linear(state: State, node: Callable[..., str], tensor: Callable[..., str]) -> str:
+    """The nodes of `Linear.logits` for one document, times its share: the name of what they give, (1,)."""
+    weight, length, bias, mix = (_f32(state[LINEAR + name]) for name in ("weight", "length", "bias", "mix"))
+
+    def number(name: str, value: Any) -> str:
+        return tensor(name, np.array(value, np.int64))
+
+    padded = node("Concat", ["ids", number("pads", [[PAD, PAD]])], "padded", axis=1)
+    row = number("in_row", [1])
+    after = (
+        node("Slice", [padded, number("second", [1]), number("but_last", [-1]), row], "after"),
+        node("Slice", [padded, number("third", [2]), number("end", [1 << 30]), row], "after_next"),
+    )
+    runs = ["ids"]
+    buckets, behind = number("buckets", BUCKETS), number("behind_pieces", len(weight) - BUCKETS)
+    for kind, factors in (("pair", PAIR), ("triple", TRIPLE)):
+        total = ""
+        for factor, of in zip(factors, ("ids", *after), strict=False):
+            name = f"{kind}_{of}"
+            term = node("Mul", [of, number(f"{name}_factor", factor)], name)
+            total = node("Add", [total, term], f"{name}_sum") if total else term
+        hashed = node("Mod", [total, buckets], f"{kind}_hashed")
+        runs.append(node("Add", [hashed, behind], kind))
+    terms = node("Unique", [node("Concat", runs, "runs", axis=1)], "terms")
+    summed = {
+        name: node("ReduceSum", [node("Gather", [tensor(f"term_{name}", value), terms], f"{name}s")], f"{name}_sum")
+        for name, value in (("weight", weight * mix), ("length", length))
+    }
+    norm = node("Sqrt", [node("Max", [summed["length"], tensor("one", np.ones(1, np.float32))], "squared")], "norm")
+    unit = node("Div", [summed["weight"], norm], "unit")
+    return node("Add", [unit, tensor("linear_bias", bias * mix)], "beside")
 
 
 def _layers(state: State) -> int:

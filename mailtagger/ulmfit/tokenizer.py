@@ -8,7 +8,9 @@ import sentencepiece
 from numpy.typing import NDArray
 
 UNKNOWN, START, END, PAD = 0, 1, 2, 3
-MARKS = ("xxurl", "xxmail", "xxrep", "xxid", "xxlong", "xxattach", "xxhtmlonly", "xxhidden", "xxmismatch", "xxreplyto")
+STRUCTURE = ("xxattach", "xxhtmlonly", "xxhidden", "xxmismatch", "xxreplyto")  # facts that a mail's text does not hold
+DISGUISES = ("xxzero", "xxmixed", "xxspaced")  # words that were hidden from a filter
+MARKS = ("xxurl", "xxmail", "xxrep", "xxid", "xxlong", *STRUCTURE, *DISGUISES)
 
 
 def train(texts: Iterable[str], file: Path, vocabulary: int = 8000, sample: int = 400_000) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 from torch.nn import functional as F
 
+from mailtagger.ulmfit.linear import LINEAR
 from mailtagger.ulmfit.model import Classifier, LanguageModel, State
-from mailtagger.ulmfit.tokenizer import PAD, cut
+from mailtagger.ulmfit.tokenizer import PAD, UNKNOWN, cut
 
 Log = Callable[[str], None]
 
@@ -46,10 +48,11 @@ class Schedule:
     """How long and how fast: at most `minutes`, at most `epochs`."""
 
     minutes: float
-    epochs: int
+    epochs: float
     rate: float
     batch: int = 64
     bptt: int = 70
+    bf16: bool = False  # weights stay fp32; a third faster on a CPU that multiplies bf16
 
 
 def fit_language_model(
@@ -65,7 +68,7 @@ def fit_language_model(
     optimizer = torch.optim.AdamW(model.parameters(), plan.rate, betas=(0.8, 0.99), weight_decay=0.01)
     rng, data = np.random.default_rng(0), rows(train, plan.batch)
     began, steps, seen, total = time.monotonic(), 0, 0, plan.epochs * data.shape[1]
-    for epoch in range(plan.epochs):
+    for epoch in range(math.ceil(plan.epochs)):
         state: State | None = None
         for at, length in windows(data.shape[1], plan.bptt, rng):
             spent = max((time.monotonic() - began) / 60 / plan.minutes, (epoch * data.shape[1] + at) / total)
@@ -74,8 +77,10 @@ def fit_language_model(
             model.train()
             for group in optimizer.param_groups:
                 group["lr"] = plan.rate * slanted(spent) * length / plan.bptt
-            raw, dropped, state = model(data[:, at : at + length], state)
-            loss = model.loss(dropped, data[:, at + 1 : at + length + 1], sampled=1024)
+            with torch.autocast("cpu", torch.bfloat16, enabled=plan.bf16):
+                raw, dropped, state = model(data[:, at : at + length], state)
+                loss = model.loss(dropped, data[:, at + 1 : at + length + 1], sampled=1024)
+            raw, dropped = raw.float(), dropped.float()
             penalty = 2 * dropped.pow(2).mean() + (raw[:, 1:] - raw[:, :-1]).pow(2).mean()
             optimizer.zero_grad()
             (loss + penalty).backward()
@@ -153,46 +158,54 @@ def fit_classifier(
     noise: Callable[[list[int], np.random.Generator], list[int]] | None = None,
     unfrozen: bool = False,
 ) -> None:
-    """Gradual unfreezing: a twelfth of the minutes for the head, then for each further layer, the rest for all layers;
-    with `unfrozen` all layers from the start, for a classifier that has been trained before."""
+    """Gradual unfreezing (ULMFiT §3.3): a twelfth of the epochs for the head, then for each further layer, the rest for
+    all layers; with `unfrozen` all layers from the start, for a classifier that has been trained before. Each share
+    ends by its part of the minutes if that comes first; the rate follows what is spent, so it has always cooled down.
+    An epoch is as many documents as there are, drawn by their weights."""
     rng, parts = np.random.default_rng(0), stages(model, plan.rate)
     shares = [0.08] * (len(parts) - 1) + [1 - 0.08 * (len(parts) - 1)]
     if unfrozen:
         parts, shares = parts[-1:], [1.0]
-    lengths = [len(d) for d in documents]
+    lengths, chances = np.array([len(d) for d in documents]), np.asarray(weights, np.float64) / np.sum(weights)
     for stage, (groups, share) in enumerate(zip(parts, shares, strict=True)):
         trained = {id(p) for g in groups for p in g["params"]}  # type: ignore[attr-defined]
         for p in model.parameters():
             p.requires_grad_(id(p) in trained)
         optimizer = torch.optim.AdamW([{**g} for g in groups], betas=(0.8, 0.99), weight_decay=0.01)
-        began, done, epoch, running = time.monotonic(), 0, 0, 0.0
-        spent = 0.0
-        while spent < 1 and epoch < plan.epochs:
-            epoch += 1
-            for chosen in batches(lengths, plan.batch * 128, rng):
-                spent = (time.monotonic() - began) / 60 / (plan.minutes * share)
-                if spent >= 1:
-                    break
-                if len(chosen) < 2:
-                    continue  # batch norm needs two rows
-                model.train()
-                for group in optimizer.param_groups:
-                    group["lr"] = plan.rate * group["scale"] * slanted(spent)
-                # Four batches in five are cut short: two and a half times the mails in the same minutes.
-                limit = int(rng.choice((96, 144, 384), p=(0.5, 0.3, 0.2)))
-                texts = [cut(documents[i], limit * 2 // 3, limit // 3) for i in chosen]
-                ids, sizes = padded([noise(t, rng) for t in texts] if noise else texts)
-                target, weight = torch.tensor([labels[i] for i in chosen]), torch.tensor([weights[i] for i in chosen])
-                logits = model(ids, sizes)
-                loss = (
-                    F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight
-                ).sum() / weight.sum()
-                optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-                optimizer.step()
-                done, running = done + len(chosen), 0.98 * running + 0.02 * loss.item()
-        log(f"stage {stage + 1} of {len(parts)}: {done:,} mails, {epoch} epochs begun, running loss {running:.4f}")
+        began, done, running, told = time.monotonic(), 0, 0.0, 0
+        order: list[list[int]] = []
+        while True:
+            spent = done / (plan.epochs * len(documents) * share)
+            spent = max(spent, (time.monotonic() - began) / 60 / (plan.minutes * share))
+            if spent >= 1:
+                break
+            if not order:
+                drawn = rng.choice(len(documents), len(documents), p=chances)
+                order = [[int(drawn[i]) for i in b] for b in batches(lengths[drawn].tolist(), plan.batch * 128, rng)]
+            chosen = order.pop()
+            done += len(chosen)
+            if len(chosen) < 2:
+                continue  # batch norm needs two rows
+            model.train()
+            for group in optimizer.param_groups:
+                group["lr"] = plan.rate * group["scale"] * slanted(spent)
+            # Four batches in five are cut short: two and a half times the mails in the same minutes.
+            limit = int(rng.choice((96, 144, 384), p=(0.5, 0.3, 0.2)))
+            texts = [cut(documents[i], limit * 2 // 3, limit // 3) for i in chosen]
+            ids, sizes = padded([noise(t, rng) for t in texts] if noise else texts)
+            target = torch.tensor([labels[i] for i in chosen])
+            with torch.autocast("cpu", torch.bfloat16, enabled=plan.bf16):
+                logits = model(ids, sizes).float()
+            loss = F.binary_cross_entropy_with_logits(logits, target)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+            running = 0.98 * running + 0.02 * loss.item()
+            if done - told >= 10_000:
+                told, pace = done, done / (time.monotonic() - began)
+                log(f"  {done:,} mails  {pace:.0f}/s  running loss {running:.4f}  {spent:.0%} of stage {stage + 1}")
+        log(f"stage {stage + 1} of {len(parts)}: {done:,} mails, running loss {running:.4f}")
 
 
 @torch.no_grad()
@@ -205,6 +218,20 @@ def logits(model: Classifier, documents: Sequence[Sequence[int]]) -> NDArray[np.
     return out
 
 
+def carried(
+    state: Mapping[str, Tensor], old: SentencePieceProcessor, new: SentencePieceProcessor
+) -> dict[str, Tensor]:
+    """Return a language model's state with the embedding and bias of another vocabulary: a piece that both know keeps
+    its row; a new one gets the mean of the rows that the old tokeniser reads it as (ULMFiT §3.2: the mean of all)."""
+    found = dict(state)
+    known = {old.id_to_piece(i): [i] for i in range(old.vocab_size())}
+    pieces = [new.id_to_piece(i) for i in range(new.vocab_size())]
+    parts = [known.get(piece) or old.encode(piece.replace("▁", " ")) or [UNKNOWN] for piece in pieces]
+    for name in ("encoder.embedding.weight", "bias"):
+        found[name] = torch.stack([state[name][ids].mean(0) for ids in parts])
+    return found
+
+
 def load_encoder(model: Classifier, checkpoint: Path) -> None:
     """Take the encoder of a language model's checkpoint; RuntimeError where a weight is missing or of another size."""
     state, prefix = load_file(checkpoint), "encoder."
@@ -213,6 +240,7 @@ def load_encoder(model: Classifier, checkpoint: Path) -> None:
 
 def load_classifier(model: Classifier, weights: Path) -> None:
     """Take the weights of an artifact, whatever their precision; RuntimeError as above. What counts the batches that
-    batch norm has seen is not in an artifact, and nothing reads it here."""
+    batch norm has seen is not in an artifact, and nothing reads it here; the linear part is no part of this model."""
     counts = {k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}
-    model.load_state_dict(counts | {k: v.float() for k, v in load_file(weights).items()})
+    found = {k: v.float() for k, v in load_file(weights).items() if not k.startswith(LINEAR)}
+    model.load_state_dict(counts | found)

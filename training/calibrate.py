@@ -1,0 +1,196 @@
+"""What carries over to mail of a source that nobody trained on: the share of the linear part, calibration, cutoffs.
+
+    python -m training.calibrate --model build/models/cross-1 … --model build/models/cross-5 --write
+
+Every mail is judged by the model that saw none of its source (`splits`, cross:1 to cross:5). From these scores `choose`
+makes the rule that the default model ships with, build/calibration.json. The tables judge each fold by the rule
+that the other four give, ULMFiT and the linear models alike, so that no mail has a say in the cutoffs it is judged by.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load as safetensors
+from sklearn.linear_model import LogisticRegression
+
+from mailtagger.artifact import WEIGHTS, Artifact
+from mailtagger.errors import MailtaggerError
+from mailtagger.score import Scorer
+from mailtagger.ulmfit.export import linear_part
+from training import prepare
+from training.balance import balance, kind
+from training.baselines import BASELINES
+from training.evaluate import RESULTS, logits, opened
+from training.figures import Bands, Flags, Scores, band_tables, cost, draw, reliability, replace_section
+from training.splits import FOLDS, Row, split
+
+OUT = Path("build/calibration.json")
+PLOTS = Path(__file__).parent / "plots"
+HAM_CALLED_SPAM = 0.002  # of good mail, each kind of mail counting alike
+HAM_OF_A_KIND = 0.03  # of any kind of good mail of which there are FEW
+SPAM_CALLED_HAM = 0.02
+FEW = 100
+HIGHEST, LOWEST = 0.9999, 0.5  # spam_cutoff at most, and at least; ham_cutoff at most LOWEST
+
+
+@dataclass(frozen=True)
+class Rule:
+    """logit = LSTM's + mix · linear's; P(spam) = σ(a · logit + b); ham < ham_cutoff ≤ unsure < spam_cutoff ≤ spam."""
+
+    mix: float
+    a: float
+    b: float
+    ham_cutoff: float
+    spam_cutoff: float
+
+    def probability(self, lstm: Scores, linear: Scores) -> Scores:
+        """P(spam) of each mail."""
+        return np.asarray(1 / (1 + np.exp(-(self.a * (lstm + self.mix * linear) + self.b))), np.float64)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = argparse.ArgumentParser(
+        prog="python -m training.calibrate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--model", type=Path, action="append", required=True, metavar="DIR", help="one of each fold")
+    options.add_argument("--data", type=Path, default=prepare.OUT, metavar="DIR", help="what training.prepare wrote")
+    options.add_argument("--out", type=Path, default=OUT, metavar="FILE")
+    options.add_argument("--write", action="store_true", help=f"put tables and plots into {RESULTS.name}")
+    options.add_argument("--jobs", type=int, default=2, help="processes that score")
+    chosen = options.parse_args(arguments)
+    models = {model.protocol: model.artifact for model in map(opened, chosen.model)}
+    wanted = [f"cross:{fold}" for fold in FOLDS]
+    if sorted(models) != wanted:
+        raise MailtaggerError(
+            f"The models given were trained under {', '.join(sorted(models))}.",
+            f"One of each is needed: {', '.join(wanted)}.",
+        )
+    rows = prepare.load(chosen.data)
+    test: list[Row] = []
+    folds, lstm, linear = (np.zeros(0) for _ in range(3))
+    others: dict[str, Scores] = {name: np.zeros(0) for name in BASELINES}
+    for protocol in wanted:
+        known = split(protocol, rows)
+        texts = [row.document.text for row in known.test]
+        z, beside = parts(models[protocol], texts, chosen.jobs)
+        lstm, linear = np.append(lstm, z), np.append(linear, beside)
+        folds = np.append(folds, np.full(len(texts), int(protocol[-1])))
+        for name, fit in BASELINES.items():
+            labels = [row.document.label == "spam" for row in known.train]
+            others[name] = np.append(others[name], fit([row.document.text for row in known.train], labels)(texts))
+        test += known.test
+        print(f"{protocol}: {len(texts)} mails scored", file=sys.stderr, flush=True)
+    spam = np.array([row.document.label == "spam" for row in test])
+    weights = np.array(balance(test))
+    kinds = np.array([kind(row) for row in test])
+    rule = choose(lstm, linear, spam, weights, kinds)
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    keys = np.array([row.document.key for row in test])
+    np.savez_compressed(chosen.out.with_suffix(".npz"), keys=keys, lstm=lstm, linear=linear, folds=folds)
+    chosen.out.write_text(json.dumps(asdict(rule), indent=1) + "\n")
+    p, bands = nested(lstm, linear, others, spam, weights, kinds, folds)
+    text = "\n".join((
+        f"{len(test)} mails without near-duplicates, each judged by a model that saw none of its source, by cutoffs "
+        "chosen on the other four folds. Balanced: each kind of mail counts by the root of its number.",
+        "",
+        "The rule that all five folds give, and that the default model ships with: "
+        f"logit = LSTM + {rule.mix:.3f} · linear, P(spam) = σ({rule.a:.3f} · logit {rule.b:+.3f}), "
+        f"ham below {rule.ham_cutoff:.4f}, spam from {rule.spam_cutoff:.4f}.",
+        "",
+        band_tables(bands, spam, weights, np.array([row.document.source for row in test])),
+        "",
+        "Reliability, balanced:",
+        "",
+        reliability(p, spam, weights),
+        "",
+        "![reliability](plots/reliability.svg) ![cost](plots/cost.svg)",
+        "",
+        "Cost of a mail, a good mail called spam counting ten misses, over all thresholds:",
+        "",
+        cost({band.method: band.scores for band in bands}, spam, weights),
+    ))  # fmt: skip
+    print(text)
+    if chosen.write:
+        draw(p, {band.method: band.scores for band in bands}, spam, weights, PLOTS)
+        command = "`python -m training.calibrate --write` with the models of cross:1 to cross:5"
+        replace_section(RESULTS, "cross", f"Printed by {command}.\n\n{text}")
+
+
+def parts(artifact: Artifact, texts: Sequence[str], jobs: int) -> tuple[Scores, Scores]:
+    """The logits of the LSTM and of the linear part, on the int8 graph that ships; the second 0 where there is none."""
+    whole = logits(artifact, texts, jobs)
+    found = linear_part(safetensors(artifact.read(WEIGHTS)))
+    if not found:
+        return whole, np.zeros(len(texts))
+    part, mix = found
+    scorer = Scorer(artifact)
+    beside = part.logits([scorer.ids(text).tolist() for text in texts])
+    return whole - mix * beside, beside
+
+
+def choose(lstm: Scores, linear: Scores, spam: Flags, weights: Scores, kinds: NDArray[np.str_]) -> Rule:
+    """The rule for these logits, with no hand in it: a logistic regression on both (Platt 1999), then the cutoffs."""
+    fit = LogisticRegression(C=100.0).fit(np.column_stack([lstm, linear]), spam, sample_weight=weights)
+    a, beside = np.maximum(fit.coef_[0], (1e-3, 0.0))
+    rule = Rule(float(beside / a), float(a), float(fit.intercept_[0]), 0, 1)
+    ham_cutoff, spam_cutoff = cutoffs(rule.probability(lstm, linear), spam, weights, kinds)
+    least = max(LOWEST, min(HIGHEST, spam_cutoff))
+    return Rule(rule.mix, rule.a, rule.b, round(min(ham_cutoff, LOWEST), 4), float(np.ceil(least * 1e4) / 1e4))
+
+
+def cutoffs(scores: Scores, spam: Flags, weights: Scores, kinds: NDArray[np.str_]) -> tuple[float, float]:
+    """(ham, spam) cutoffs: so high that of balanced good mail at most HAM_CALLED_SPAM is called spam, and of any kind
+    at most HAM_OF_A_KIND; so low that of balanced spam at most SPAM_CALLED_HAM is called ham."""
+    highest = [above(scores[~spam], weights[~spam], HAM_CALLED_SPAM)]
+    for name, count in Counter(kinds[~spam].tolist()).items():
+        if count >= FEW:
+            of_kind = scores[~spam & (kinds == name)]
+            highest.append(above(of_kind, np.ones(len(of_kind)), HAM_OF_A_KIND))
+    return -above(-scores[spam], weights[spam], SPAM_CALLED_HAM), max(highest)
+
+
+def above(scores: Scores, weights: Scores, share: float) -> float:
+    """The lowest threshold that at most `share` of the weight reaches."""
+    order = np.argsort(-scores, kind="stable")
+    reached = np.cumsum(weights[order]) / weights.sum()
+    over = int(np.searchsorted(reached, share, side="right"))
+    return float(np.nextafter(scores[order][min(over, len(order) - 1)], np.inf))
+
+
+def nested(
+    lstm: Scores,
+    linear: Scores,
+    others: Mapping[str, Scores],
+    spam: Flags,
+    weights: Scores,
+    kinds: NDArray[np.str_],
+    folds: Scores,
+) -> tuple[Scores, list[Bands]]:
+    """P(spam) of ULMFiT, and each method's bands, every fold by the rule of the other four."""
+    p = np.zeros(len(spam))
+    methods: dict[str, Scores] = {"ULMFiT": p, "its LSTM alone": lstm, "its linear part alone": linear, **others}
+    limits = {name: np.zeros((2, len(spam))) for name in methods}
+    for fold in np.unique(folds):
+        here, rest = folds == fold, folds != fold
+        rule = choose(lstm[rest], linear[rest], spam[rest], weights[rest], kinds[rest])
+        p[here] = rule.probability(lstm[here], linear[here])
+        limits["ULMFiT"][:, here] = np.array([[rule.ham_cutoff], [rule.spam_cutoff]])
+        for name, scores in methods.items():
+            if name != "ULMFiT":
+                found = cutoffs(scores[rest], spam[rest], weights[rest], kinds[rest])
+                limits[name][:, here] = np.array([[min(found)], [found[1]]])
+    return p, [Bands(name, scores, *limits[name]) for name, scores in methods.items()]
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except MailtaggerError as error:
+        sys.exit(str(error))
