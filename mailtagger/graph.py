@@ -10,9 +10,10 @@ OPERATORS = frozenset(
     (
         *("Gather", "Cast", "Mul", "Transpose", "LSTM", "DynamicQuantizeLSTM", "Squeeze"),
         *("ReduceMax", "ReduceMean", "Concat", "Gemm", "MatMul", "Add", "Relu"),
-        *("Slice", "Mod", "Unique", "ReduceSum", "Max", "Sqrt", "Div"),  # of the linear part
+        *("Slice", "Mod", "Unique", "ReduceSum", "Max", "Sqrt", "Reciprocal"),  # of the linear part
     )
 )
+MOST_CONCATS, MOST_INPUTS = 4, 16  # or a few nodes could double a text until the memory is full
 DOMAINS = frozenset({b"", b"ai.onnx", b"com.microsoft"})
 
 
@@ -27,10 +28,12 @@ def embedding_rows(content: bytes) -> int:
         (graph,) = (value for number, value in model if number == 7)
         if any(number in (20, 25) for number, _ in model):
             raise ValueError("its graph brings functions of its own")
-        rows = 0
+        rows = concats = 0
         for number, value in _fields(graph):
             if number == 1:
-                _check_node(list(_fields(value)))
+                concats += _check_node(list(_fields(value))) == "Concat"
+                if concats > MOST_CONCATS:
+                    raise ValueError("its graph joins more tensors than a classifier does")
             elif number == 5:
                 tensor = list(_fields(value))
                 if any(n == 13 or (n == 14 and v != 0) for n, v in tensor):
@@ -44,14 +47,18 @@ def embedding_rows(content: bytes) -> int:
         raise ValueError("its graph is not in the ONNX format") from error
 
 
-def _check_node(node: list[tuple[int, Any]]) -> None:
+def _check_node(node: list[tuple[int, Any]]) -> str:
+    """The operator of a node that a classifier may have."""
     operator = b"".join(bytes(v) for n, v in node if n == 4).decode("ascii", "replace")
     domain = b"".join(bytes(v) for n, v in node if n == 7)
     if operator not in OPERATORS or domain not in DOMAINS:
         raise ValueError(f"its graph has the operator {operator!r:.40}, which no model of mailtagger needs")
+    if sum(n == 1 for n, _ in node) > MOST_INPUTS:
+        raise ValueError(f"its graph has a {operator} of more inputs than a classifier needs")
     for attribute in (list(_fields(v)) for n, v in node if n == 5):
         if any(n in (5, 6, 10, 11, 22, 23) for n, _ in attribute):
             raise ValueError(f"its graph hides tensors or graphs in an attribute of {operator}")
+    return operator
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:

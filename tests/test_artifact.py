@@ -196,11 +196,22 @@ class TestGraph:
         assert graph.embedding_rows(self.node(b"LSTM")) == 0
         assert graph.embedding_rows(self.node(b"DynamicQuantizeLSTM", b"com.microsoft")) == 0
 
-    @pytest.mark.parametrize("operator", [b"Loop", b"If", b"Scan", b"PyOp", b"", b"\xff"])
+    @pytest.mark.parametrize("operator", [b"Loop", b"If", b"Scan", b"Div", b"PyOp", b"", b"\xff"])
     def test_foreign_operators_are_refused(self, operator: bytes) -> None:
-        """A classifier needs neither loops nor code."""
+        """A classifier needs neither loops nor code, nor a division of integers, which can kill the process."""
         with pytest.raises(ValueError, match="operator"):
             graph.embedding_rows(self.node(operator))
+
+    def test_no_graph_grows_without_bound(self) -> None:
+        """A chain of nodes that join a tensor with itself would fill the memory; so would one with many inputs."""
+        few = self.field(1, self.field(4, b"Concat")) * graph.MOST_CONCATS
+        assert graph.embedding_rows(self.field(7, few)) == 0
+        with pytest.raises(ValueError, match="joins more tensors"):
+            graph.embedding_rows(self.field(7, few + self.field(1, self.field(4, b"Concat"))))
+        with pytest.raises(ValueError, match="more inputs"):
+            graph.embedding_rows(
+                self.field(7, self.field(1, self.field(1, b"x") * (graph.MOST_INPUTS + 1) + self.field(4, b"Add")))
+            )
 
     def test_foreign_domains_are_refused(self) -> None:
         """A known name in another domain is another operator."""

@@ -2,9 +2,11 @@
 
     python -m training.calibrate --model build/models/cross-1 … --model build/models/cross-5 --write
 
-Every mail is judged by the model that saw none of its source (`splits`, cross:1 to cross:5). From these scores `choose`
-makes the rule that the default model ships with, build/calibration.json. The tables judge each fold by the rule
-that the other four give, ULMFiT and the linear models alike, so that no mail has a say in the cutoffs it is judged by.
+Every mail is judged by the model that saw no labelled mail of its source (`splits`, cross:1 to cross:5); the language
+model under it has read all training mail, without labels. From these scores `choose` makes the rule that the default
+model ships with, build/calibration.json. The tables judge each fold by the rule that the other four give, so that no
+mail has a say in the cutoffs it is judged by, and the linear models beside it likewise. Mail whose label is known to be
+wrong, or whose text says nothing for any label (`labels`), is left out.
 """
 
 import argparse
@@ -12,7 +14,8 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +32,7 @@ from training.balance import balance, kind
 from training.baselines import BASELINES
 from training.evaluate import RESULTS, logits, opened
 from training.figures import Bands, Flags, Scores, band_tables, cost, draw, reliability, replace_section
+from training.labels import wrong
 from training.splits import FOLDS, Row, split
 
 OUT = Path("build/calibration.json")
@@ -65,40 +69,48 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--write", action="store_true", help=f"put tables and plots into {RESULTS.name}")
     options.add_argument("--jobs", type=int, default=2, help="processes that score")
     chosen = options.parse_args(arguments)
-    models = {model.protocol: model.artifact for model in map(opened, chosen.model)}
+    given = [opened(path) for path in chosen.model]
+    models = {model.protocol: model.artifact for model in given}
     wanted = [f"cross:{fold}" for fold in FOLDS]
-    if sorted(models) != wanted:
+    if sorted(model.protocol for model in given) != wanted:
         raise MailtaggerError(
-            f"The models given were trained under {', '.join(sorted(models))}.",
+            f"The models given were trained under {', '.join(model.protocol for model in given)}.",
             f"One of each is needed: {', '.join(wanted)}.",
         )
     rows = prepare.load(chosen.data)
     test: list[Row] = []
+    left_out, seen = wrong(), set[str]()
     folds, lstm, linear = (np.zeros(0) for _ in range(3))
     others: dict[str, Scores] = {name: np.zeros(0) for name in BASELINES}
     for protocol in wanted:
         known = split(protocol, rows)
-        texts = [row.document.text for row in known.test]
+        if models[protocol].meta.metrics["training"].get("test") != fingerprint(known.test):
+            raise MailtaggerError(
+                f"The model {models[protocol].id} was trained for another test set than {protocol} has today.",
+                "Train it again: the corpora or the cleaning changed since.",
+            )
+        judged = [row for row in known.test if row.group not in seen and row.document.key not in left_out]
+        seen |= {row.group for row in judged}
+        texts = [row.document.text for row in judged]
         z, beside = parts(models[protocol], texts, chosen.jobs)
         lstm, linear = np.append(lstm, z), np.append(linear, beside)
         folds = np.append(folds, np.full(len(texts), int(protocol[-1])))
         for name, fit in BASELINES.items():
             labels = [row.document.label == "spam" for row in known.train]
             others[name] = np.append(others[name], fit([row.document.text for row in known.train], labels)(texts))
-        test += known.test
+        test += judged
         print(f"{protocol}: {len(texts)} mails scored", file=sys.stderr, flush=True)
     spam = np.array([row.document.label == "spam" for row in test])
     weights = np.array(balance(test))
     kinds = np.array([kind(row) for row in test])
     rule = choose(lstm, linear, spam, weights, kinds)
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
     keys = np.array([row.document.key for row in test])
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(chosen.out.with_suffix(".npz"), keys=keys, lstm=lstm, linear=linear, folds=folds)
-    chosen.out.write_text(json.dumps(asdict(rule), indent=1) + "\n")
     p, bands = nested(lstm, linear, others, spam, weights, kinds, folds)
     text = "\n".join((
-        f"{len(test)} mails without near-duplicates, each judged by a model that saw none of its source, by cutoffs "
-        "chosen on the other four folds. Balanced: each kind of mail counts by the root of its number.",
+        f"{len(test)} mails without near-duplicates, each judged by a model that saw no labelled mail of its source, "
+        "by cutoffs chosen on the other four folds. Balanced: each kind of mail counts by the root of its number.",
         "",
         "The rule that all five folds give, and that the default model ships with: "
         f"logit = LSTM + {rule.mix:.3f} · linear, P(spam) = σ({rule.a:.3f} · logit {rule.b:+.3f}), "
@@ -121,6 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         draw(p, {band.method: band.scores for band in bands}, spam, weights, PLOTS)
         command = "`python -m training.calibrate --write` with the models of cross:1 to cross:5"
         replace_section(RESULTS, "cross", f"Printed by {command}.\n\n{text}")
+    chosen.out.write_text(json.dumps(asdict(rule), indent=1) + "\n")
 
 
 def parts(artifact: Artifact, texts: Sequence[str], jobs: int) -> tuple[Scores, Scores]:
@@ -138,11 +151,21 @@ def parts(artifact: Artifact, texts: Sequence[str], jobs: int) -> tuple[Scores, 
 def choose(lstm: Scores, linear: Scores, spam: Flags, weights: Scores, kinds: NDArray[np.str_]) -> Rule:
     """The rule for these logits, with no hand in it: a logistic regression on both (Platt 1999), then the cutoffs."""
     fit = LogisticRegression(C=100.0).fit(np.column_stack([lstm, linear]), spam, sample_weight=weights)
-    a, beside = np.maximum(fit.coef_[0], (1e-3, 0.0))
-    rule = Rule(float(beside / a), float(a), float(fit.intercept_[0]), 0, 1)
+    a, beside = fit.coef_[0]
+    if beside < 0:  # it says nothing that the LSTM does not
+        fit = LogisticRegression(C=100.0).fit(lstm[:, None], spam, sample_weight=weights)
+        a, beside = fit.coef_[0, 0], 0.0
+    a = max(float(a), 1e-3)
+    rule = Rule(float(beside) / a, a, float(fit.intercept_[0]), 0, 1)
     ham_cutoff, spam_cutoff = cutoffs(rule.probability(lstm, linear), spam, weights, kinds)
-    least = max(LOWEST, min(HIGHEST, spam_cutoff))
-    return Rule(rule.mix, rule.a, rule.b, round(min(ham_cutoff, LOWEST), 4), float(np.ceil(least * 1e4) / 1e4))
+    if spam_cutoff > HIGHEST:
+        print(f"Good mail scores so high that spam_cutoff ends at {HIGHEST}, which more of it passes.", file=sys.stderr)
+    return replace(rule, ham_cutoff=min(ham_cutoff, LOWEST), spam_cutoff=max(LOWEST, min(HIGHEST, spam_cutoff)))
+
+
+def fingerprint(rows: Sequence[Row]) -> str:
+    """Which mails these are, and in which order: 16 hex digits."""
+    return sha256("\n".join(row.document.key for row in rows).encode()).hexdigest()[:16]
 
 
 def cutoffs(scores: Scores, spam: Flags, weights: Scores, kinds: NDArray[np.str_]) -> tuple[float, float]:

@@ -9,6 +9,8 @@ that `training.calibrate` made, the protocol's validation rows give one; its tes
 
 import argparse
 import json
+import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,13 +18,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mailtagger.artifact import WEIGHTS
+from mailtagger.artifact import TOKENIZER, WEIGHTS, Artifact
+from mailtagger.errors import MailtaggerError
 from mailtagger.ulmfit import linear, tokenizer, train
 from mailtagger.ulmfit.export import export
 from mailtagger.ulmfit.model import Classifier, Dropouts, Sizes
 from training.balance import balance, kind
-from training.calibrate import Rule, choose
+from training.calibrate import Rule, choose, fingerprint
+from training.evaluate import opened
 from training.examples import examples
+from training.labels import wrong
 from training.lm import LM
 from training.prepare import OUT, load
 from training.splits import Row, split
@@ -50,6 +55,37 @@ def noise(structure: frozenset[int]) -> Callable[[list[int], np.random.Generator
     return disturbed
 
 
+def checked(chosen: argparse.Namespace) -> tuple[Rule | None, Artifact | None]:
+    """The rule and the artifact that the options name; MailtaggerError if they fit nothing that could be trained."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,63}", chosen.out.name):
+        raise MailtaggerError(
+            f"A model cannot be named {chosen.out.name!r}.", "Small letters, digits, dots and dashes; --out names it."
+        )
+    rule = parent = None
+    if chosen.calibration:
+        try:
+            rule = Rule(**json.loads(chosen.calibration.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise MailtaggerError(
+                f"{chosen.calibration} is no calibration ({error}).", "`python -m training.calibrate` makes one."
+            ) from error
+    if chosen.start:
+        parent = opened(chosen.start).artifact
+        if parent.meta.metrics["training"]["protocol"] != chosen.protocol:
+            raise MailtaggerError(
+                f"The model {parent.id} was not trained under {chosen.protocol}.",
+                "--start takes one of the same protocol.",
+            )
+        if parent.read(TOKENIZER) != (LM / "tokenizer.model").read_bytes():
+            raise MailtaggerError(
+                f"The model {parent.id} reads by another tokeniser than {LM / 'tokenizer.model'}.",
+                "Train it again without --start.",
+            )
+    elif not chosen.epochs:
+        raise MailtaggerError("--epochs 0 trains nothing.", "It is for exporting again what --start names.")
+    return rule, parent
+
+
 def main() -> None:
     """Train, calibrate, export."""
     options = argparse.ArgumentParser(
@@ -66,6 +102,7 @@ def main() -> None:
     options.add_argument("--start", type=Path, metavar="DIR", help="go on from this artifact of the same protocol")
     options.add_argument("--calibration", type=Path, metavar="FILE", help="what training.calibrate wrote")
     chosen = options.parse_args()
+    rule, parent = checked(chosen)
     torch.set_num_threads(chosen.threads)
     torch.manual_seed(0)
     pieces = tokenizer.load(LM / "tokenizer.model")
@@ -97,12 +134,11 @@ def main() -> None:
             noise(frozenset(pieces.piece_to_id(mark) for mark in tokenizer.STRUCTURE)),
             unfrozen=chosen.start is not None,
         )
-    valid = list({row.group: row for row in rows.valid}.values())
+    left_out = wrong()
+    valid = list({row.group: row for row in rows.valid if row.document.key not in left_out}.values())
     truth = np.array(spam(valid))
     found = train.logits(model, ids(valid)), beside.logits(ids(valid))
-    if chosen.calibration:
-        rule = Rule(**json.loads(chosen.calibration.read_text()))
-    else:
+    if not rule:
         rule = choose(*found, truth, np.array(balance(valid)), np.array([kind(row) for row in valid]))
     errors = float(np.mean((rule.probability(*found) > 0.5) != truth))
     print(f"{rule}; errors at 0.5 on validation rows {errors:.4f}", flush=True)
@@ -115,7 +151,12 @@ def main() -> None:
         calibration=(rule.a, rule.b),
         cutoffs=(rule.ham_cutoff, rule.spam_cutoff),
         metrics={
-            "training": {"protocol": chosen.protocol, "rows": len(learned), "epochs": chosen.epochs},
+            "training": {
+                "protocol": chosen.protocol,
+                "rows": len(learned),
+                "epochs": chosen.epochs + (parent.meta.metrics["training"]["epochs"] if parent else 0),
+                "test": fingerprint(rows.test),
+            },
             "valid": {"errors_at_half": round(errors, 4), "rows": len(valid)},
         },
         data=f"{chosen.protocol}, {len(learned)} examples of {len(rows.train)} training rows",
@@ -127,4 +168,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MailtaggerError as error:
+        sys.exit(str(error))

@@ -3,7 +3,8 @@
     python -m training.labels --top 150
 
 Disagreement is not error: the rows were read by eye, and `wrong_labels.csv` keeps those whose label is plainly wrong or
-whose text says nothing. `splits.split` trains and tunes on none of them; tests keep them, as the literature's do.
+whose text says nothing. `examples` and `calibrate` learn from none of them; the protocols' tests keep them, as the
+literature's do.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from mailtagger.errors import MailtaggerError
 
-if TYPE_CHECKING:  # splits itself asks `wrong`
+if TYPE_CHECKING:  # who asks only for `wrong` needs no more
     from training.splits import Row
 
 KEPT = Path(__file__).with_name("wrong_labels.csv")  # key, label, should_be (ham, spam, neither), reason

@@ -2,11 +2,13 @@
 
     python -m training.lm --general-minutes 60 --mail-minutes 120 [--bf16] [--start DIR] [--resume]
 
-Needs the cache of `training.prepare`; writes build/lm/{tokenizer.model,general.safetensors,mail.safetensors,log.txt}.
+Needs the cache of `training.prepare`; writes build/lm/{tokenizer.model,general.safetensors,mail.safetensors,log.txt}
+and stages.json, which says what is complete, and under which cleaning rules: under others `--resume` begins anew.
 Only the training part of the labelled corpora is read, without its labels.
 """
 
 import argparse
+import json
 import lzma
 import random
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from mailtagger.clean import clean_text
+from mailtagger.clean import RULES_HASH, clean_text
 from mailtagger.ulmfit import tokenizer, train
 from mailtagger.ulmfit.model import Dropouts, LanguageModel, Sizes
 from training.corpora import home
@@ -55,15 +57,25 @@ def main() -> None:
     options.add_argument("--mail-minutes", type=float, default=120)
     options.add_argument("--general-characters", type=int, default=30_000_000)
     options.add_argument("--threads", type=int, default=1)
-    options.add_argument(
-        "--resume", action="store_true", help="keep tokeniser and general model, go on with mail"
-    )
+    options.add_argument("--resume", action="store_true", help="keep what is complete, go on from the last checkpoint")
     options.add_argument("--start", type=Path, metavar="DIR", help="go on from DIR's general model and tokeniser")
     options.add_argument("--bf16", action="store_true", help="multiply in bf16, on a processor that can")
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
     torch.manual_seed(0)
     LM.mkdir(parents=True, exist_ok=True)
+    begun = {}
+    if chosen.start:
+        begun = load_file(chosen.start / "general.safetensors")
+        known = tokenizer.load(chosen.start / "tokenizer.model")
+    done: list[str] = []  # stages that are complete, under these rules
+    if chosen.resume and (LM / "stages.json").exists():
+        stages = json.loads((LM / "stages.json").read_text())
+        done = stages["complete"] if stages["cleaning"] == RULES_HASH else []
+
+    def complete(stage: str) -> None:
+        done.append(stage)
+        (LM / "stages.json").write_text(json.dumps({"cleaning": RULES_HASH, "complete": done}))
 
     def log(line: str) -> None:
         print(line, flush=True)
@@ -78,23 +90,23 @@ def main() -> None:
     shuffle(mails)
     shuffle(prose)
     file = LM / "tokenizer.model"
-    if not (chosen.resume and file.exists()):
+    if "tokenizer" not in done:
         tokenizer.train((text[:3000] for text in (labelled[::3] + unlabelled[::5] + prose[::20])), file)
+        for stale in LM.glob("*.safetensors"):
+            stale.unlink()  # of another vocabulary
+        complete("tokenizer")
     pieces = tokenizer.load(file)
     model = LanguageModel(Sizes(vocabulary=pieces.vocab_size()), Dropouts().scaled(0.5))
-    if chosen.start:
-        begun = load_file(chosen.start / "general.safetensors")
-        model.load_state_dict(train.carried(begun, tokenizer.load(chosen.start / "tokenizer.model"), pieces))
+    if begun:
+        model.load_state_dict(train.carried(begun, known, pieces))
     for stage, texts, minutes, rate in (
         ("general", prose, chosen.general_minutes, 4e-3),
         ("mail", mails, chosen.mail_minutes, 3e-3),
     ):
         checkpoint = LM / f"{stage}.safetensors"
-        if chosen.resume and checkpoint.exists():
+        if checkpoint.exists():
             model.load_state_dict(load_file(checkpoint))
-            if stage == "general":
-                continue
-        if not minutes:
+        if stage in done or not minutes:
             continue
         held = max(1, len(texts) // 100)
         log(f"== {stage}: {len(texts):,} documents, {minutes} minutes at most")
@@ -102,6 +114,7 @@ def main() -> None:
         valid, stream = tokenizer.stream(pieces, texts[:held]), tokenizer.stream(pieces, texts[held:])
         log(f"{len(stream):,} tokens to train on")
         train.fit_language_model(model, stream, valid, plan, checkpoint, log)
+        complete(stage)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,8 @@ def export(
     part the logit is the LSTM's plus `mix` times the linear one.
     """
     if linear:
+        if len(linear.weight) != len(state["encoder.embedding.weight"]) + BUCKETS:
+            raise ValueError("the linear part was fitted on another vocabulary than the LSTM's")
         state = {**state, **with_linear(linear, mix)}
     out.mkdir(parents=True, exist_ok=True)
     (out / artifact.META).unlink(missing_ok=True)
@@ -201,7 +203,7 @@ def _add_linear(state: State, node: Callable[..., str], tensor: Callable[..., st
         for name, value in (("weight", weight * mix), ("length", length))
     }
     norm = node("Sqrt", [node("Max", [summed["length"], tensor("one", np.ones(1, np.float32))], "squared")], "norm")
-    unit = node("Div", [summed["weight"], norm], "unit")
+    unit = node("Mul", [summed["weight"], node("Reciprocal", [norm], "per_norm")], "unit")
     return node("Add", [unit, tensor("linear_bias", bias * mix)], "beside")
 
 

@@ -64,8 +64,8 @@ def fit(
     counts = np.bincount(columns, minlength=size)
     idf = np.where(counts >= LEAST, np.log((1 + len(found)) / (1 + counts)) + 1, 0)
     values = idf[columns]
-    lengths = np.sqrt(np.maximum(np.add.reduceat(values**2, ends[:-1]), 1))
-    values /= np.repeat(lengths, np.diff(ends))
+    mails = np.repeat(np.arange(len(found)), np.diff(ends))
+    values /= np.sqrt(np.maximum(np.bincount(mails, values**2, len(found)), 1))[mails]
     matrix = csr_matrix((values, columns, ends), (len(found), size))
     model = LogisticRegression(C=strength, max_iter=300)
     model.fit(matrix, np.asarray(spam), sample_weight=np.asarray(weights))
