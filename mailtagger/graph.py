@@ -10,7 +10,7 @@ OPERATORS = frozenset(
     (
         *("Gather", "Cast", "Mul", "Transpose", "LSTM", "DynamicQuantizeLSTM", "Squeeze"),
         *("ReduceMax", "ReduceMean", "Concat", "Gemm", "MatMul", "Add", "Relu"),
-        *("Slice", "Mod", "Unique", "ReduceSum", "Max", "Sqrt", "Reciprocal"),  # of the linear part
+        *("Tanh", "Slice", "Mod", "Unique", "ReduceSum", "Max", "Sqrt", "Reciprocal"),  # of the linear part
     )
 )
 MOST_CONCATS, MOST_INPUTS = 4, 16  # or a few nodes could double a text until the memory is full

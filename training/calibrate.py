@@ -27,6 +27,7 @@ from mailtagger.artifact import WEIGHTS, Artifact
 from mailtagger.errors import MailtaggerError
 from mailtagger.score import Scorer
 from mailtagger.ulmfit.export import linear_part
+from mailtagger.ulmfit.linear import BOUND, bounded
 from training import prepare
 from training.balance import balance, kind
 from training.baselines import BASELINES
@@ -46,7 +47,7 @@ HIGHEST, LOWEST = 0.9999, 0.5  # spam_cutoff at most, and at least; ham_cutoff a
 
 @dataclass(frozen=True)
 class Rule:
-    """logit = LSTM's + mix · linear's; P(spam) = σ(a · logit + b); ham < ham_cutoff ≤ unsure < spam_cutoff ≤ spam."""
+    """logit = LSTM's, bounded, + mix · linear's; P(spam) = σ(a · logit + b); the two cutoffs are on P."""
 
     mix: float
     a: float
@@ -113,10 +114,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "by cutoffs chosen on the other four folds. Balanced: each kind of mail counts by the root of its number.",
         "",
         "The rule that all five folds give, and that the default model ships with: "
-        f"logit = LSTM + {rule.mix:.3f} · linear, P(spam) = σ({rule.a:.3f} · logit {rule.b:+.3f}), "
+        f"logit = {BOUND:g} · tanh(LSTM / {BOUND:g}) + {rule.mix:.3f} · linear, "
+        f"P(spam) = σ({rule.a:.3f} · logit {rule.b:+.3f}), "
         f"ham below {rule.ham_cutoff:.4f}, spam from {rule.spam_cutoff:.4f}.",
         "",
-        band_tables(bands, spam, weights, np.array([row.document.source for row in test])),
+        band_tables(bands, spam, weights, np.array([row.document.source for row in test]), folds),
         "",
         "Reliability, balanced:",
         "",
@@ -137,11 +139,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parts(artifact: Artifact, texts: Sequence[str], jobs: int) -> tuple[Scores, Scores]:
-    """The logits of the LSTM and of the linear part, on the int8 graph that ships; the second 0 where there is none."""
+    """The logits of the LSTM, bounded, and of the linear part, on the int8 graph that ships; without one, 0."""
     whole = logits(artifact, texts, jobs)
     found = linear_part(safetensors(artifact.read(WEIGHTS)))
     if not found:
-        return whole, np.zeros(len(texts))
+        return bounded(whole), np.zeros(len(texts))
     part, mix = found
     scorer = Scorer(artifact)
     beside = part.logits([scorer.ids(text).tolist() for text in texts])

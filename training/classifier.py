@@ -137,7 +137,7 @@ def main() -> None:
     left_out = wrong()
     valid = list({row.group: row for row in rows.valid if row.document.key not in left_out}.values())
     truth = np.array(spam(valid))
-    found = train.logits(model, ids(valid)), beside.logits(ids(valid))
+    found = linear.bounded(train.logits(model, ids(valid))), beside.logits(ids(valid))
     if not rule:
         rule = choose(*found, truth, np.array(balance(valid)), np.array([kind(row) for row in valid]))
     errors = float(np.mean((rule.probability(*found) > 0.5) != truth))

@@ -111,8 +111,11 @@ class Bands:
         return self.scores < self.ham_cutoff
 
 
-def band_tables(bands: Sequence[Bands], spam: Flags, weights: Scores, sources: NDArray[np.str_]) -> str:
-    """Markdown: each method over all mail, then by kind of mail (the first two parts of a source's name)."""
+def band_tables(
+    bands: Sequence[Bands], spam: Flags, weights: Scores, sources: NDArray[np.str_], folds: Scores
+) -> str:
+    """Markdown: each method over all mail, then by kind of mail (the first two parts of a source's name). AUC is the
+    mean over the folds, each of which another model judged."""
     head = ["method", "good mail called spam", "spam called ham", "spam caught", "unsure", "balanced: called", "caught"]
     rows = [
         [
@@ -120,7 +123,7 @@ def band_tables(bands: Sequence[Bands], spam: Flags, weights: Scores, sources: N
             *(_count(band.called_spam, ~spam), _count(band.called_ham, spam), _count(band.called_spam, spam)),
             f"{np.mean(~band.called_spam & ~band.called_ham):.1%}",
             *(f"{weights[band.called_spam & of].sum() / weights[of].sum():.2%}" for of in (~spam, spam)),
-            *(f"{roc_auc_score(spam, band.scores, sample_weight=w):.4f}" for w in (None, weights)),
+            *(f"{_mean_auc(band.scores, spam, w, folds):.4f}" for w in (np.ones_like(weights), weights)),
         ]
         for band in bands
     ]
@@ -135,6 +138,11 @@ def band_tables(bands: Sequence[Bands], spam: Flags, weights: Scores, sources: N
                 by_kind.append([name, truth, _count(first.called_spam, of), unsure, *called])
     titles = ["kind", "truth", f"{first.method}: called spam", "unsure", *(band.method for band in rest)]
     return f"{_table([*head, 'AUC', 'AUC, balanced'], rows)}\n\n{_table(titles, by_kind)}"
+
+
+def _mean_auc(scores: Scores, spam: Flags, weights: Scores, folds: Scores) -> float:
+    parts = [folds == fold for fold in np.unique(folds)]
+    return float(np.mean([roc_auc_score(spam[i], scores[i], sample_weight=weights[i]) for i in parts]))
 
 
 def reliability(p: Scores, spam: Flags, weights: Scores, bins: int = 10) -> str:

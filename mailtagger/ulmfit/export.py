@@ -22,7 +22,7 @@ from safetensors.numpy import save as safetensors
 
 from mailtagger import artifact
 from mailtagger.score import Scorer, open_scorer
-from mailtagger.ulmfit.linear import BUCKETS, LINEAR, PAIR, TRIPLE, Linear
+from mailtagger.ulmfit.linear import BOUND, BUCKETS, LINEAR, PAIR, TRIPLE, Linear
 from mailtagger.ulmfit.tokenizer import PAD
 
 Array = NDArray[np.float32]
@@ -54,7 +54,7 @@ def export(
 
     `golden` are five or so cleaned texts, `calibration` is (a, b) of p = σ(a·logit + b), `cutoffs` is (ham, spam),
     `cut` is (head, tail), `data` is the fingerprint of what the model learned from, `created` a date. With a `linear`
-    part the logit is the LSTM's plus `mix` times the linear one.
+    part the logit is the LSTM's, bounded, plus `mix` times the linear one.
     """
     if linear:
         if len(linear.weight) != len(state["encoder.embedding.weight"]) + BUCKETS:
@@ -146,7 +146,9 @@ def graph(state: State, small_embedding: bool = False) -> onnx.ModelProto:
             x = node("Relu", [x], "relu")
     if LINEAR + "mix" in state:
         beside = _add_linear(state, node, tensor)
-        node("Add", [x, beside], "logit")
+        bound, per_bound = (tensor(n, np.full(1, v, np.float32)) for n, v in (("bound", BOUND), ("per", 1 / BOUND)))
+        bent = node("Tanh", [node("Mul", [x, per_bound], "scaled")], "bent")
+        node("Add", [node("Mul", [bent, bound], "bounded"), beside], "logit")
     body = helper.make_graph(
         nodes,
         "mailtagger",

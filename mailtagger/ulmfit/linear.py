@@ -18,6 +18,7 @@ from mailtagger.ulmfit.tokenizer import PAD
 Floats = NDArray[np.float32]
 
 LINEAR = "linear."  # what its tensors are called in an artifact
+BOUND = 4.0  # what the LSTM may say at most where a linear part stands beside it: alone it is too sure of foreign mail
 BUCKETS = 1 << 17  # for pairs and triples, behind one for each piece
 PAIR = (31_337, 8_191)
 TRIPLE = (65_537, 257_371, 131)
@@ -38,6 +39,11 @@ class Linear:
         found = [terms(ids, vocabulary) for ids in documents]
         sums = np.array([(self.weight[t].sum(), self.length[t].sum()) for t in found], np.float64).reshape(-1, 2)
         return sums[:, 0] / np.sqrt(np.maximum(sums[:, 1], 1)) + self.bias
+
+
+def bounded(lstm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The LSTM's logits as they enter the sum with the linear part's: BOUND · tanh(z / BOUND)."""
+    return BOUND * np.tanh(lstm / BOUND)
 
 
 def terms(ids: Sequence[int], vocabulary: int) -> NDArray[np.int64]:
