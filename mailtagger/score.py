@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 # So far may a golden text score from its record: processors add int8 alike, but round the sigmoids between differently.
 TOLERANCE = 0.02
 FAMILIAR_LETTERS = 3
+ENOUGH = 80  # letters that a text should have: "holiday pictures" over a photo says too little to judge it by
 UNKNOWN_LETTERS = 4  # an unknown piece stands for about a word: sentencepiece joins unknown characters to one piece
 
 
@@ -68,11 +69,10 @@ class Scorer:
     def familiar(self, ids: Ids) -> float:
         """How much of the text is in words that the model knows, 0 to 1.
 
-        It is the share of the letters that stand in pieces of three letters or more: another language falls into short
-        pieces, another script into unknown ones.
+        It is the share of the letters, or of ENOUGH letters in a shorter text, that stand in pieces of three letters or
+        more: another language falls into short pieces, another script into unknown ones.
         """
-        all_letters = self._letters[ids].sum()
-        return float(self._known[ids].sum() / all_letters) if all_letters else 0.0
+        return float(self._known[ids].sum() / max(self._letters[ids].sum(), ENOUGH))
 
     def probability(self, logit: float) -> float:
         """P(spam) of a logit, calibrated."""

@@ -14,7 +14,7 @@ from training import augment
 from training.augment import TRICKS, disguised, padded, varied
 
 SPAM = clean(
-    Mail("Cheap viagra", "Order your pills online at http://pills.example today, free shipping!", html_only=True)
+    Mail("Cheap viagra", "Order your pills online at http://pills.example today, free shipping!", mismatch=True)
 )
 RECEIPT = clean_text(
     "Order 20417 shipped",
@@ -84,7 +84,7 @@ def test_disguises_are_told() -> None:
         assert any(mark in text.split() for text in made)
     assert any(body(text) != body(SPAM) for text in made)
     assert any(body(text) == body(SPAM) and text != SPAM for text in made)  # hidden, found out and restored
-    assert all(text.endswith(" xxhtmlonly") for text in made)
+    assert all(text.endswith(" xxmismatch") for text in made)
 
 
 def test_padding_adds_words_of_the_other() -> None:
@@ -107,7 +107,7 @@ def test_template_mail_is_sent_by_others_to_others() -> None:
         assert "brown hicks" not in text and "anna smith" not in text and "oak dining chair" not in text
         assert "corrected figures" not in text
         assert "thank you for your order from" in text and "xxurl" in text and "$ xxn" in text
-    assert any("xxhtmlonly" in text for text in made) and any("xxhtmlonly" not in text for text in made)
+    assert any("xxreplyto" in text for text in made) and any("xxreplyto" not in text for text in made)
 
 
 def test_words_are_in_the_normal_form() -> None:

@@ -187,7 +187,8 @@ def test_subject_comes_first_without_the_list_tag() -> None:
 
 
 def test_structure_becomes_tokens_at_the_end() -> None:
-    """Facts of structure follow the text; blank mail stays blank."""
+    """Facts of structure follow the text, but not HTML alone or hidden text, which tell the time and not the intent;
+    blank mail stays blank."""
     mail = Mail(
         "hi",
         "there",
@@ -198,7 +199,7 @@ def test_structure_becomes_tokens_at_the_end() -> None:
         hidden=True,
         mismatch=True,
     )
-    assert clean(mail) == "hi there xxattach exe xxhtmlonly xxhidden xxmismatch xxreplyto"
+    assert clean(mail) == "hi there xxattach exe xxmismatch xxreplyto"
     assert clean(Mail(attachments=("pdf",))) == ""
     assert clean(Mail(body="-- * --", attachments=("pdf",))) == ""
 

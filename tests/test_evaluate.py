@@ -105,6 +105,20 @@ def test_methods_stand_side_by_side(data: Path, tmp_path: Path, capsys: pytest.C
     assert ulmfit["errors"]["hits"] <= 2  # the tiny model knows these sentences
 
 
+def test_known_wrong_labels_are_told_apart(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The literature's test stays whole, and beside it stand the figures without the rows whose label is wrong."""
+    keys = [row.document.key for row in rows() if row.part == "test" and row.document.corpus == "enron"]
+    monkeypatch.setattr(evaluate, "wrong", lambda: frozenset(keys[:2]))
+    run("dedup", "--model", model(tmp_path, "dedup"), "--data", data, "--json", tmp_path / "out.json")
+    whole, right = json.loads((tmp_path / "out.json").read_text())
+    assert (whole["title"], right["title"]) == ("dedup", "dedup, right labels")
+    assert {line["errors"]["of"] for line in whole["lines"]} == {len(keys)}
+    assert {line["errors"]["of"] for line in right["lines"]} == {len(keys) - 2}
+    assert capsys.readouterr().out.count("| dedup | enron/4 | ham |") == 1
+
+
 def test_baselines_alone(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a model the linear models are measured on every test of the protocol, with the mean."""
     run("lomo", "--data", data)

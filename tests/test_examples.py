@@ -35,7 +35,7 @@ def test_templates_come_again_as_others_would_fill_them() -> None:
     found = examples(rows())
     counts = {key: sum(r.document.key == key for r in found) for key in ("r", "r2", "q", "l", "e1")}
     assert counts == {"r": 0, "r2": 1 + COPIES, "q": 1 + COPIES_FOREIGN, "l": 1, "e1": 1}
-    assert len({r.document.text for r in found if r.document.key == "q"}) > COPIES_FOREIGN / 2
+    assert len({r.document.text for r in found if r.document.key == "q"}) >= COPIES_FOREIGN / 2
     assert {r.group for r in found if r.document.key == "r2"} == {"r"}
 
 

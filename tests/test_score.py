@@ -14,6 +14,7 @@ import pytest
 
 from mailtagger import artifact
 from mailtagger.clean import clean_text
+from mailtagger.decide import FAMILIAR
 from mailtagger.errors import ModelError
 from mailtagger.score import Scorer, open_scorer
 from tests.tiny_model import HAM_TEXT, SPAM_TEXT, tiny_model
@@ -104,9 +105,16 @@ def test_a_score_hangs_on_nothing_but_the_text(scorer: Scorer) -> None:
         assert list(pool.map(scorer.score, texts * 20)) == alone * 20
 
 
+def test_a_few_words_are_not_enough(scorer: Scorer) -> None:
+    """The same words are familiar where there are enough of them, and too little to judge by where there are few."""
+    words = clean_text("", HAM_TEXT)
+    long = " ".join([words] * 5)
+    assert scorer.score(long).familiar > FAMILIAR > scorer.score(" ".join(words.split()[:3])).familiar
+
+
 def test_familiar_tells_known_words_from_strange_ones(scorer: Scorer) -> None:
     """Its own sentences are familiar, random letters less so, another script not at all."""
-    own = scorer.score(clean_text("", HAM_TEXT)).familiar
+    own = scorer.score(" ".join([clean_text("", HAM_TEXT)] * 5)).familiar
     noise = scorer.score("xqzjv kkwpf zzgh qqxw vbnm").familiar
     assert own > 0.7 > 0.3 > noise
     assert scorer.score("привет как дела").familiar == scorer.score("12345").familiar == 0

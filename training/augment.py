@@ -23,7 +23,7 @@ ZERO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff"
 ALIKE = dict(zip("abcdeghijklmnopqrstuvwxy", "авсԁеɡһіјкӏмηорԛгѕтυνԝху", strict=True))
 LEET = {"a": "4@", "e": "3", "i": "1!", "l": "1", "o": "0", "s": "5$", "t": "7"}
 WORDS: dict[str, list[str]] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
-FACTS = {"xxhtmlonly": 0.35, "xxhidden": 0.25, "xxmismatch": 0.08, "xxreplyto": 0.12}  # how many get one that had none
+FACTS = {"xxmismatch": 0.08, "xxreplyto": 0.12}  # how many get one that had none
 
 
 def _any(name: str) -> str:

@@ -109,6 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(chosen.out.with_suffix(".npz"), keys=keys, lstm=lstm, linear=linear, folds=folds)
     p, bands = nested(lstm, linear, others, spam, weights, kinds, folds)
+    methods = {band.method: band.scores for band in bands}
+    methods["ULMFiT"] = rule.probability(lstm, linear)  # P of five rules has no common scale for one threshold
     text = "\n".join((
         f"{len(test)} mails without near-duplicates, each judged by a model that saw no labelled mail of its source, "
         "by cutoffs chosen on the other four folds. Balanced: each kind of mail counts by the root of its number.",
@@ -128,11 +130,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "",
         "Cost of a mail, a good mail called spam counting ten misses, over all thresholds:",
         "",
-        cost({band.method: band.scores for band in bands}, spam, weights),
+        cost(methods, spam, weights),
     ))  # fmt: skip
     print(text)
     if chosen.write:
-        draw(p, {band.method: band.scores for band in bands}, spam, weights, PLOTS)
+        draw(p, methods, spam, weights, PLOTS)
         command = "`python -m training.calibrate --write` with the models of cross:1 to cross:5"
         replace_section(RESULTS, "cross", f"Printed by {command}.\n\n{text}")
     chosen.out.write_text(json.dumps(asdict(rule), indent=1) + "\n")

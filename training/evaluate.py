@@ -13,7 +13,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from mailtagger.score import Scorer, open_scorer
 from training import prepare
 from training.baselines import BASELINES
 from training.figures import Arm, Flags, Scores, Test, replace_section, tables, threshold_for
+from training.labels import wrong
 from training.splits import FAMILIES, MAILBOXES, Row, Split, split
 
 PROTOCOLS = {
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for one, model in zip(splits, models, strict=True):
         if model or not chosen.model:
             known = split(model.protocol, rows) if model else one
-            tests.append(measured(one, known, model, chosen.jobs))
+            tests += measured(one, known, model, chosen.jobs)
     text = tables(tests, _leading(tests[0]))
     print(text)
     if chosen.json:
@@ -110,8 +111,9 @@ def fitting(models: Sequence[Model], splits: Sequence[Split], rows: Sequence[Row
     return found
 
 
-def measured(one: Split, known: Split, model: Model | None, jobs: int) -> Test:
-    """Every method on the test rows of `one`, each of them trained on the training rows of `known`."""
+def measured(one: Split, known: Split, model: Model | None, jobs: int) -> list[Test]:
+    """Every method on the test rows of `one`, each of them trained on the training rows of `known`; and once more
+    without the rows whose label is known to be wrong, if there are any: who learned such labels agrees with them."""
     test, ham = _texts(one.test), [row.document.text for row in known.valid if row.document.label == "ham"]
     arms, notes, rate = [], "", RATE
     if model:
@@ -131,13 +133,21 @@ def measured(one: Split, known: Split, model: Model | None, jobs: int) -> Test:
         scores, threshold = score(test), threshold_for(rate, score(ham))
         arms += [Arm(name, BOUNDARY, scores, 0, 0), Arm(name, MATCHED, scores, threshold, threshold)]
     spam, sources = _spam(one.test), np.array([row.document.source for row in one.test])
-    return Test(
-        title="held-out" if one.protocol == "default" else one.protocol,
+    title = "held-out" if one.protocol == "default" else one.protocol
+    whole = Test(
+        title=title,
         trained=f"{known.protocol} on {len(known.train)} rows",
         notes=f"{notes}matched: {rate:.2%} of {len(ham)} validation ham called spam",
         lines=tuple(arm.line(spam) for arm in arms),
         sources={str(name): tuple(arm.line(spam, sources == name) for arm in arms) for name in np.unique(sources)},
     )
+    mislabelled = wrong()
+    right = np.array([row.document.key not in mislabelled for row in one.test])
+    if right.all():
+        return [whole]
+    notes = f"the same without {(~right).sum()} rows of `wrong_labels.csv`"
+    lines = tuple(arm.line(spam, right) for arm in arms)
+    return [whole, replace(whole, title=f"{title}, right labels", notes=notes, lines=lines, sources={})]
 
 
 def scored(artifact: Artifact, texts: Sequence[str], jobs: int) -> Scores:

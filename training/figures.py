@@ -90,7 +90,7 @@ class Test:
     trained: str  # the protocol that every method was trained under, and on how many rows
     notes: str  # what the rules mean here
     lines: tuple[Line, ...]
-    sources: dict[str, tuple[Line, ...]]
+    sources: dict[str, tuple[Line, ...]]  # none where the test is part of another
 
 
 @dataclass(frozen=True)
@@ -221,10 +221,12 @@ def tables(tests: Sequence[Test], rules: Sequence[tuple[str, str]], depth: int =
     text = [f"- {test.title}: trained under {test.trained}; {test.notes}" for test in tests]
     head = ["test", "method", "rule", "ham called spam", "spam caught", "unsure", "errors", "AUC"]
     text += ["", _table(head, (_cells(test.title, line) for test in tests for line in test.lines))]
-    if len(tests) > 1:
-        arms = [(line.method, line.rule) for line in tests[0].lines]
-        means = ([*arm, f"{np.mean([_line(t.lines, arm).errors.rate for t in tests]):.2%}"] for arm in arms)
-        text += ["", _table(["method", "rule", f"mean errors of {len(tests)} tests"], means)]
+    arms = [(line.method, line.rule) for line in tests[0].lines]
+    whole, right = [test for test in tests if test.sources], [test for test in tests if not test.sources]
+    for name, some in (("tests", whole), ("tests, right labels", right)):
+        if len(some) > 1:
+            means = ([*arm, f"{np.mean([_line(t.lines, arm).errors.rate for t in some]):.2%}"] for arm in arms)
+            text += ["", _table(["method", "rule", f"mean errors of {len(some)} {name}"], means)]
     text += ["", "Called spam, by source:", "", _by_source(tests, rules, depth)]
     return "\n".join(text)
 

@@ -8,7 +8,7 @@ import sentencepiece
 from numpy.typing import NDArray
 
 UNKNOWN, START, END, PAD = 0, 1, 2, 3
-STRUCTURE = ("xxattach", "xxhtmlonly", "xxhidden", "xxmismatch", "xxreplyto")  # facts that a mail's text does not hold
+STRUCTURE = ("xxattach", "xxhtmlonly", "xxhidden", "xxmismatch", "xxreplyto")  # facts beside the text; two of old
 DISGUISES = ("xxzero", "xxmixed", "xxspaced")  # words that were hidden from a filter
 MARKS = ("xxurl", "xxmail", "xxrep", "xxid", "xxlong", *STRUCTURE, *DISGUISES)
 
