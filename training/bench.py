@@ -235,13 +235,28 @@ def _processor() -> str:
 
 
 def predict_with_fastai(model: Artifact, directory: Path) -> None:
-    """Prints fastai's P(spam) for each message of a directory, with the artifact's weights and tokens."""
-    scorer = Scorer(model)
-    learner = _learner(model, scorer)
+    """Prints P(spam) for each message of a directory: fastai's, with the artifact's weights and tokens, and what the
+    artifact's linear part makes of it, which fastai has no name for."""
+    from safetensors.numpy import load
+
+    from mailtagger.ulmfit.export import linear_part
+    from mailtagger.ulmfit.linear import bounded
+
+    scorer, beside = Scorer(model), linear_part(load(model.read(artifact.WEIGHTS)))
+    learner, calibration = _learner(model, scorer), model.meta.calibration
+
+    def probability(text: str) -> float:
+        p = float(np.clip(float(learner.predict(text)[2][1]), 1e-7, 1 - 1e-7))
+        if not beside:
+            return p
+        part, mix = beside
+        lstm = (np.log(p / (1 - p)) - calibration.b) / calibration.a
+        return scorer.probability(float(bounded(lstm) + mix * part.logits([scorer.ids(text).tolist()])[0]))
+
     with learner.no_bar(), learner.no_logging():
         for file in sorted(directory.iterdir()):
             text = clean(parse(file.read_bytes()))
-            print(json.dumps(float(learner.predict(text)[2][1]) if text.strip() else None))
+            print(json.dumps(probability(text) if text.strip() else None))
 
 
 def _learner(model: Artifact, scorer: Scorer) -> Any:
