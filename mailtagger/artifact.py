@@ -44,7 +44,8 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 # An id is a directory's name: one that can neither lead out of models/ nor be hidden there.
-Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+ID_PATTERN = r"^[a-z0-9][a-z0-9.-]{0,63}$"
+Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 
 
 class _Record(BaseModel):

@@ -81,28 +81,29 @@ def parse(raw: bytes) -> Mail:
         return Mail(body=_decode(raw[:TEXT_LIMIT], None, notes), notes=tuple(notes))
     plain: list[str] = []
     html: list[str] = []
-    attached: list[str] = []
+    attached: list[tuple[email.message.Message, bool]] = []  # what may be read where the body is short
     attachments: list[str] = []
     size = 0
-    for part in parts:
-        kind, extension = _kind(part)
-        if extension:
-            attachments.append(extension)
-        if kind not in ("text/plain", "text/html") and extension not in ("txt", "htm", "html"):
-            continue
+
+    def text_of(part: email.message.Message) -> str:
+        nonlocal size
         data = _payload(part, notes)
         if size + len(data) > TEXT_LIMIT:
             data = data[: max(0, TEXT_LIMIT - size)]
             notes.append("text cut to 1 MB")
         size += len(data)
-        text = _decode(data, _charset(part), notes)
-        if not text.strip():
-            continue
-        of_html = kind == "text/html" or extension in ("htm", "html") or _looks_html(text)
+        return _decode(data, _charset(part), notes)
+
+    for part in parts:
+        kind, extension = _kind(part)
         if extension:
-            attached.append(_html_text(text)[0] if of_html else text)
-        else:
-            (html if of_html else plain).append(text)
+            attachments.append(extension)
+            if kind in ("text/plain", "text/html") or extension in ("txt", "htm", "html"):
+                attached.append((part, kind == "text/html" or extension in ("htm", "html")))
+        elif kind in ("text/plain", "text/html"):
+            text = text_of(part)
+            if text.strip():
+                (html if kind == "text/html" or _looks_html(text) else plain).append(text)
     hidden = mismatch = False
     visible: list[str] = []
     for source in html:
@@ -112,7 +113,9 @@ def parse(raw: bytes) -> Mail:
         mismatch |= has_mismatch
     body = "\n".join(plain) if plain else "\n".join(visible)
     if len(body) < SHORT:
-        body = "\n".join([body, *attached])
+        for part, of_html in attached:
+            text = text_of(part)
+            body += "\n" + (_html_text(text)[0] if of_html or _looks_html(text) else text)
     subject = _header(message, "Subject", notes)
     if not body.strip() and not subject.strip():
         notes.append("no text")

@@ -19,12 +19,12 @@ from training.calibrate import (
     HAM_OF_A_KIND,
     SPAM_CALLED_HAM,
     Rule,
-    above,
     choose,
     cutoffs,
     nested,
 )
 from training.corpora import Document
+from training.figures import threshold_for
 from training.splits import FOLDS, Row, source_folds, split
 
 DRAW = np.random.default_rng(0)
@@ -39,7 +39,7 @@ KINDS = np.where(DRAW.random(COUNT) < 0.1, "rare", "usual")
 def test_above_reaches_no_more_than_its_share() -> None:
     """By weight, ties included; a share of nothing lies above every score."""
     scores, weights = np.array([4.0, 3.0, 3.0, 1.0]), np.array([1.0, 1.0, 1.0, 7.0])
-    assert [(scores >= above(scores, weights, share)).sum() for share in (0, 0.1, 0.2, 0.3)] == [0, 1, 1, 3]
+    assert [(scores >= threshold_for(share, scores, weights)).sum() for share in (0, 0.1, 0.2, 0.3)] == [0, 1, 1, 3]
 
 
 def test_cutoffs_keep_their_promises() -> None:

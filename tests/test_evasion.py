@@ -16,7 +16,7 @@ from mailtagger.parse import parse
 from tests.test_corpora import eml, pack
 from tests.test_evaluate import PARTS, model, rows
 from tests.tiny_model import HAM, SPAM
-from training import evasion, prepare
+from training import evaluate, evasion, prepare
 from training.corpora import Document, read
 from training.disguises import CONTROL, DISGUISES, LOOK_ALIKE, ZERO_WIDTH, Spam, disguised, in_words, png
 from training.splits import Row
@@ -168,7 +168,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_table(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One command puts the table into the results: a line a disguise, three verdicts that add up, both methods."""
-    monkeypatch.setattr(evasion, "RESULTS", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(evaluate, "RESULTS", tmp_path / "RESULTS.md")
     path = model(tmp_path, "default")
     evasion.main(["--model", str(path), "--data", str(data), "--limit", "6", "--jobs", "1", "--write"])
     written = (tmp_path / "RESULTS.md").read_text()

@@ -13,7 +13,7 @@ from mailtagger.decide import Verdict
 from mailtagger.parse import parse
 from mailtagger.score import Scorer
 from tests.tiny_model import tiny_model
-from training import languages
+from training import evaluate, languages
 from training.languages import CONTROL, Judged, Sample, message, report, samples
 
 EVERY = samples()
@@ -73,7 +73,7 @@ def test_the_command_judges_every_mail(
 ) -> None:
     """A line for each language; with --write the same text stands in the results."""
     results = tmp_path / "RESULTS.md"
-    monkeypatch.setattr(languages, "RESULTS", results)
+    monkeypatch.setattr(evaluate, "RESULTS", results)
     languages.main(["--model", str(tiny_model(tmp_path)), "--write"])
     printed = capsys.readouterr().out
     assert all(f"| {language} | " in printed for language in {sample.language for sample in EVERY})

@@ -32,7 +32,7 @@ from training import prepare
 from training.balance import balance, kind
 from training.baselines import BASELINES
 from training.evaluate import RESULTS, logits, opened
-from training.figures import Bands, Flags, Scores, band_tables, cost, draw, reliability, replace_section
+from training.figures import Bands, Flags, Scores, band_tables, cost, draw, reliability, replace_section, threshold_for
 from training.labels import wrong
 from training.splits import FOLDS, Row, split
 
@@ -175,20 +175,11 @@ def fingerprint(rows: Sequence[Row]) -> str:
 def cutoffs(scores: Scores, spam: Flags, weights: Scores, kinds: NDArray[np.str_]) -> tuple[float, float]:
     """(ham, spam) cutoffs: so high that of balanced good mail at most HAM_CALLED_SPAM is called spam, and of any kind
     at most HAM_OF_A_KIND; so low that of balanced spam at most SPAM_CALLED_HAM is called ham."""
-    highest = [above(scores[~spam], weights[~spam], HAM_CALLED_SPAM)]
+    highest = [threshold_for(HAM_CALLED_SPAM, scores[~spam], weights[~spam])]
     for name, count in Counter(kinds[~spam].tolist()).items():
         if count >= FEW:
-            of_kind = scores[~spam & (kinds == name)]
-            highest.append(above(of_kind, np.ones(len(of_kind)), HAM_OF_A_KIND))
-    return -above(-scores[spam], weights[spam], SPAM_CALLED_HAM), max(highest)
-
-
-def above(scores: Scores, weights: Scores, share: float) -> float:
-    """The lowest threshold that at most `share` of the weight reaches."""
-    order = np.argsort(-scores, kind="stable")
-    reached = np.cumsum(weights[order]) / weights.sum()
-    over = int(np.searchsorted(reached, share, side="right"))
-    return float(np.nextafter(scores[order][min(over, len(order) - 1)], np.inf))
+            highest.append(threshold_for(HAM_OF_A_KIND, scores[~spam & (kinds == name)]))
+    return -threshold_for(SPAM_CALLED_HAM, -scores[spam], weights[spam]), max(highest)
 
 
 def nested(

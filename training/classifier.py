@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mailtagger.artifact import TOKENIZER, WEIGHTS, Artifact
+from mailtagger.artifact import ID_PATTERN, TOKENIZER, WEIGHTS, Artifact
 from mailtagger.errors import MailtaggerError
 from mailtagger.ulmfit import linear, tokenizer, train
 from mailtagger.ulmfit.export import export
@@ -57,7 +57,7 @@ def noise(structure: frozenset[int]) -> Callable[[list[int], np.random.Generator
 
 def checked(chosen: argparse.Namespace) -> tuple[Rule | None, Artifact | None]:
     """The rule and the artifact that the options name; MailtaggerError if they fit nothing that could be trained."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,63}", chosen.out.name):
+    if not re.fullmatch(ID_PATTERN, chosen.out.name):
         raise MailtaggerError(
             f"A model cannot be named {chosen.out.name!r}.", "Small letters, digits, dots and dashes; --out names it."
         )

@@ -72,10 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.json:
         chosen.json.write_text(json.dumps([asdict(test) for test in tests], indent=1) + "\n")
     if chosen.write:
-        named = (path.name if path.is_absolute() else str(path) for path in chosen.model)
-        given = [part for name in named for part in ("--model", name)]
-        command = shlex.join(["python", "-m", "training.evaluate", chosen.protocol, *given, "--write"])
-        replace_section(RESULTS, chosen.protocol, f"Printed by `{command}`.\n\n{text}")
+        write(chosen.protocol, text, ["training.evaluate", chosen.protocol], chosen.model)
+
+
+def write(section: str, text: str, stage: Sequence[str], models: Sequence[Path], *more: str) -> None:
+    """The section of RESULTS, under the command that prints it; of a path on this machine only the name is told."""
+    named = [part for m in models for part in ("--model", m.name if m.is_absolute() else str(m))]
+    command = shlex.join(["python", "-m", *stage, *named, *more, "--write"])
+    replace_section(RESULTS, section, f"Printed by `{command}`.\n\n{text}")
 
 
 def opened(directory: Path) -> Model:

@@ -8,7 +8,6 @@ not spam to it. Good words come from held-out ham.
 """
 
 import argparse
-import shlex
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -29,8 +28,8 @@ from training import prepare
 from training.baselines import svc
 from training.corpora import Label, home, raws
 from training.disguises import CONTROL, DISGUISES, Spam, disguised, mail
-from training.evaluate import RESULTS, fitting, opened
-from training.figures import Count, replace_section, threshold_for
+from training.evaluate import RESULTS, fitting, opened, write
+from training.figures import Count, table, threshold_for
 from training.splits import Row, Split, split
 
 LIMIT, GOOD = 400, 200  # spam to disguise; ham that good words are taken from
@@ -57,10 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = measured(model.artifact, split(model.protocol, rows), spam, chosen.jobs)
     print(text)
     if chosen.write:
-        name = chosen.model.name if chosen.model.is_absolute() else str(chosen.model)
         limit = [] if chosen.limit == LIMIT else ["--limit", str(chosen.limit)]
-        command = shlex.join(["python", "-m", "training.evasion", "--model", name, *limit, "--write"])
-        replace_section(RESULTS, "evasion", f"Printed by `{command}`.\n\n{text}")
+        write("evasion", text, ["training.evasion"], [chosen.model], *limit)
 
 
 def sample(rows: Sequence[Row], label: Label, limit: int) -> list[Row]:
@@ -110,7 +107,7 @@ def measured(artifact: Artifact, known: Split, spam: Sequence[Spam], jobs: int) 
     rate = judged[: len(ham)].count("spam") / len(ham)
     score = svc([row.document.text for row in known.train], [row.document.label == "spam" for row in known.train])
     threshold = threshold_for(rate, score(ham))
-    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
+    lines: list[tuple[object, ...]] = []
     for i, (name, seen) in enumerate(texts.items()):
         said = judged[len(ham) + i * len(spam) :][: len(spam)]
         linear = (score(seen) >= threshold) & np.array([bool(text) for text in seen])
@@ -118,12 +115,12 @@ def measured(artifact: Artifact, known: Split, spam: Sequence[Spam], jobs: int) 
             *(name, len(spam), Count(said.count("spam"), len(spam)), said.count("unsure"), said.count("ham")),
             *(Count(int(linear.sum()), len(spam)), f"{through(texts[CONTROL], seen):.1%}"),
         )
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        lines.append(cells)
     cutoffs = artifact.meta.cutoffs
     return (
         f"ULMFiT is {artifact.id}, cutoffs {cutoffs.ham:.3f} and {cutoffs.spam:.3f}; both are trained under "
         f"{known.protocol} and call {rate:.2%} of {len(ham)} validation ham spam. The messages: {_families(spam)}.\n\n"
-        + "\n".join(lines)
+        + table(HEAD, lines)
     )
 
 

@@ -137,7 +137,7 @@ def band_tables(
                 called = (_count(band.called_spam, of) for band in rest)
                 by_kind.append([name, truth, _count(first.called_spam, of), unsure, *called])
     titles = ["kind", "truth", f"{first.method}: called spam", "unsure", *(band.method for band in rest)]
-    return f"{_table([*head, 'AUC', 'AUC, balanced'], rows)}\n\n{_table(titles, by_kind)}"
+    return f"{table([*head, 'AUC', 'AUC, balanced'], rows)}\n\n{table(titles, by_kind)}"
 
 
 def _mean_auc(scores: Scores, spam: Flags, weights: Scores, folds: Scores) -> float:
@@ -150,7 +150,7 @@ def reliability(p: Scores, spam: Flags, weights: Scores, bins: int = 10) -> str:
     found = list(_bins(p, spam, weights, bins))
     error = sum(share * abs(said - true) for _, share, said, true, _ in found)
     rows = [[f"{low:.1f}–{low + 1 / bins:.1f}", n, f"{said:.3f}", f"{true:.3f}"] for low, _, said, true, n in found]
-    return f"{_table(['P(spam)', 'mails', 'said', 'were spam'], rows)}\n\nExpected calibration error {error:.3f}."
+    return f"{table(['P(spam)', 'mails', 'said', 'were spam'], rows)}\n\nExpected calibration error {error:.3f}."
 
 
 def cost(methods: Mapping[str, Scores], spam: Flags, weights: Scores) -> str:
@@ -160,7 +160,7 @@ def cost(methods: Mapping[str, Scores], spam: Flags, weights: Scores) -> str:
         false, missed = _curve(scores, spam, weights)
         at = int(np.argmin(COST * false + missed))
         rows.append([name, f"{(COST * false + missed)[at] / 2:.4f}", f"{false[at]:.2%}", f"{1 - missed[at]:.1%}"])
-    return _table(["method", "least cost of a mail", "good mail called spam", "spam caught"], rows)
+    return table(["method", "least cost of a mail", "good mail called spam", "spam caught"], rows)
 
 
 def draw(p: Scores, methods: Mapping[str, Scores], spam: Flags, weights: Scores, out: Path) -> None:
@@ -208,11 +208,12 @@ def _curve(scores: Scores, spam: Flags, weights: Scores) -> tuple[Scores, Scores
     return np.append(0.0, false), 1 - np.append(0.0, caught)
 
 
-def threshold_for(rate: float, ham: Scores) -> float:
-    """The lowest threshold that calls at most this share of the ham spam."""
-    falling = np.sort(ham)[::-1]
-    allowed = math.floor(rate * len(falling) + 1e-9)
-    return float(np.nextafter(falling[allowed], np.inf)) if allowed < len(falling) else -math.inf
+def threshold_for(rate: float, ham: Scores, weights: Scores | None = None) -> float:
+    """The lowest threshold that calls at most this share of the ham, or of its weight, spam."""
+    order = np.argsort(-ham, kind="stable")
+    reached = np.cumsum(np.ones(len(ham)) if weights is None else weights[order])
+    allowed = int(np.searchsorted(reached, rate * reached[-1] + 1e-9, side="right"))
+    return float(np.nextafter(ham[order][allowed], np.inf)) if allowed < len(order) else -math.inf
 
 
 def tables(tests: Sequence[Test], rules: Sequence[tuple[str, str]], depth: int = 2) -> str:
@@ -220,13 +221,13 @@ def tables(tests: Sequence[Test], rules: Sequence[tuple[str, str]], depth: int =
     sources, put together by the first `depth` parts of their names."""
     text = [f"- {test.title}: trained under {test.trained}; {test.notes}" for test in tests]
     head = ["test", "method", "rule", "ham called spam", "spam caught", "unsure", "errors", "AUC"]
-    text += ["", _table(head, (_cells(test.title, line) for test in tests for line in test.lines))]
+    text += ["", table(head, (_cells(test.title, line) for test in tests for line in test.lines))]
     arms = [(line.method, line.rule) for line in tests[0].lines]
     whole, right = [test for test in tests if test.sources], [test for test in tests if not test.sources]
     for name, some in (("tests", whole), ("tests, right labels", right)):
         if len(some) > 1:
             means = ([*arm, f"{np.mean([_line(t.lines, arm).errors.rate for t in some]):.2%}"] for arm in arms)
-            text += ["", _table(["method", "rule", f"mean errors of {len(some)} {name}"], means)]
+            text += ["", table(["method", "rule", f"mean errors of {len(some)} {name}"], means)]
     text += ["", "Called spam, by source:", "", _by_source(tests, rules, depth)]
     return "\n".join(text)
 
@@ -255,7 +256,7 @@ def _by_source(tests: Sequence[Test], rules: Sequence[tuple[str, str]], depth: i
                 of_arm = (_line(part, arm) for part in parts)
                 called.append(_sum(line.ham_called_spam if label == "ham" else line.spam_caught for line in of_arm))
             rows.append([test.title, kind, label, *called])
-    return _table(["test", "source", "truth", *(f"{method}, {rule}" for method, rule in rules)], rows)
+    return table(["test", "source", "truth", *(f"{method}, {rule}" for method, rule in rules)], rows)
 
 
 def _line(lines: Iterable[Line], arm: tuple[str, str]) -> Line:
@@ -275,6 +276,6 @@ def _cells(title: str, line: Line) -> list[object]:
     return [title, line.method, line.rule, line.ham_called_spam, line.spam_caught, line.unsure, line.errors, auc]
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)

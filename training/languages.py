@@ -10,7 +10,6 @@ import argparse
 import html
 import json
 import re
-import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,10 +24,10 @@ from mailtagger.decide import FAMILIAR, Policy, Verdict, decide
 from mailtagger.errors import MailtaggerError
 from mailtagger.parse import parse
 from mailtagger.score import Scorer, open_scorer
-from training.figures import Count, replace_section
+from training.evaluate import RESULTS, write
+from training.figures import Count, table
 
 KEPT = Path(__file__).with_name("languages.jsonl")
-RESULTS = Path(__file__).with_name("RESULTS.md")
 CONTROL = "English"
 HEAD = ("language", "good mail called spam", "good mail unsure", "median familiar", "spam called spam", "spam unsure")
 ATTACHED = {  # kind → subtype, file name and content of what such mail carries beside its text
@@ -71,8 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = report([judged(sample, scorer) for sample in samples()], scorer)
     print(text)
     if chosen.write:
-        command = shlex.join(["python", "-m", "training.languages", "--model", str(chosen.model), "--write"])
-        replace_section(RESULTS, "languages", f"Printed by `{command}`.\n\n{text}")
+        write("languages", text, ["training.languages"], [chosen.model])
 
 
 def samples() -> list[Sample]:
@@ -111,17 +109,15 @@ def report(found: Sequence[Judged], scorer: Scorer) -> str:
     rules = (
         f"{scorer.model}, cutoffs {cutoffs.ham:.3f} and {cutoffs.spam:.3f}; at most unsure below {FAMILIAR} familiar."
     )
-    rows: list[Sequence[object]] = [HEAD, ["---"] * len(HEAD)]
-    for language in dict.fromkeys(one.sample.language for one in found):
-        rows.append(_cells(language, [one for one in found if one.sample.language == language]))
+    names = dict.fromkeys(one.sample.language for one in found)
+    rows = [_cells(name, [one for one in found if one.sample.language == name]) for name in names]
     rows.append(_cells(f"all but {CONTROL}", [one for one in found if one.sample.language != CONTROL]))
-    table = "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in rows)
     wrong = [
         f"{one.sample.language} {one.sample.kind} ({one.p:.3f}, {one.familiar:.2f} familiar)"
         for one in found
         if one.sample.label == "ham" and one.verdict == "spam"
     ]
-    return f"{rules}\n\n{table}\n\nGood mail called spam: {', '.join(wrong) or 'none'}."
+    return f"{rules}\n\n{table(HEAD, rows)}\n\nGood mail called spam: {', '.join(wrong) or 'none'}."
 
 
 def _cells(name: str, found: Sequence[Judged]) -> list[object]:

@@ -139,16 +139,17 @@ def graph(state: State, small_embedding: bool = False) -> onnx.ModelProto:
     mean = node("ReduceMean", [x], "mean", axes=[0], keepdims=1)
     pooled = node("Concat", [last, peak, mean], "pooled_in_time", axis=2)
     x = node("Squeeze", [pooled, tensor("time", np.array([0]))], "pooled")
-    for i, name in enumerate(("hidden", "read" if LINEAR + "mix" in state else "logit")):
+    beside = linear_part(state)
+    for i, name in enumerate(("hidden", "read" if beside else "logit")):
         weight, bias = _folded(state, i)
         x = node("Gemm", [x, tensor(f"head{i}", weight), tensor(f"bias{i}", bias)], name, transB=1)
         if i == 0:
             x = node("Relu", [x], "relu")
-    if LINEAR + "mix" in state:
-        beside = _add_linear(state, node, tensor)
+    if beside:
+        share = _add_linear(*beside, node, tensor)
         bound, per_bound = (tensor(n, np.full(1, v, np.float32)) for n, v in (("bound", BOUND), ("per", 1 / BOUND)))
         bent = node("Tanh", [node("Mul", [x, per_bound], "scaled")], "bent")
-        node("Add", [node("Mul", [bent, bound], "bounded"), beside], "logit")
+        node("Add", [node("Mul", [bent, bound], "bounded"), share], "logit")
     body = helper.make_graph(
         nodes,
         "mailtagger",
@@ -176,9 +177,8 @@ def linear_part(state: State) -> tuple[Linear, float] | None:
     return Linear(weight, length, float(bias[0])), float(mix[0])
 
 
-def _add_linear(state: State, node: Callable[..., str], tensor: Callable[..., str]) -> str:
+def _add_linear(part: Linear, mix: float, node: Callable[..., str], tensor: Callable[..., str]) -> str:
     """The nodes of `Linear.logits` for one document, times its share: the name of what they give, (1,)."""
-    weight, length, bias, mix = (_f32(state[LINEAR + name]) for name in ("weight", "length", "bias", "mix"))
 
     def number(name: str, value: Any) -> str:
         return tensor(name, np.array(value, np.int64))
@@ -190,7 +190,7 @@ def _add_linear(state: State, node: Callable[..., str], tensor: Callable[..., st
         node("Slice", [padded, number("third", [2]), number("end", [1 << 30]), row], "after_next"),
     )
     runs = ["ids"]
-    buckets, behind = number("buckets", BUCKETS), number("behind_pieces", len(weight) - BUCKETS)
+    buckets, behind = number("buckets", BUCKETS), number("behind_pieces", len(part.weight) - BUCKETS)
     for kind, factors in (("pair", PAIR), ("triple", TRIPLE)):
         total = ""
         for factor, of in zip(factors, ("ids", *after), strict=False):
@@ -202,11 +202,11 @@ def _add_linear(state: State, node: Callable[..., str], tensor: Callable[..., st
     terms = node("Unique", [node("Concat", runs, "runs", axis=1)], "terms")
     summed = {
         name: node("ReduceSum", [node("Gather", [tensor(f"term_{name}", value), terms], f"{name}s")], f"{name}_sum")
-        for name, value in (("weight", weight * mix), ("length", length))
+        for name, value in (("weight", part.weight * mix), ("length", part.length))
     }
     norm = node("Sqrt", [node("Max", [summed["length"], tensor("one", np.ones(1, np.float32))], "squared")], "norm")
     unit = node("Mul", [summed["weight"], node("Reciprocal", [norm], "per_norm")], "unit")
-    return node("Add", [unit, tensor("linear_bias", bias * mix)], "beside")
+    return node("Add", [unit, tensor("linear_bias", np.full(1, part.bias * mix, np.float32))], "beside")
 
 
 def _layers(state: State) -> int:
