@@ -56,6 +56,7 @@ Keyword = Annotated[str, AfterValidator(_keyword)]
 FilePath = Annotated[Path, AfterValidator(_path)]
 Cutoff = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[int, Field(ge=1, le=86400)]
+Patterns = tuple[Line, ...]
 Command = Annotated[tuple[Line, ...], Field(min_length=1)]
 
 
@@ -125,6 +126,18 @@ class Account(_Section):
     without_keywords: Literal["move_only", "flagged"] = Field(
         default="move_only",
         description="In a folder that keeps no keywords: move_only sets no mark, flagged sets \\Flagged on spam.")
+    teach_spam: Patterns = Field(
+        default=(), description="Folders in which mail that you put there is spam, beside the spam folder itself.")
+    teach_ham: Patterns = Field(
+        default=("INBOX", "Archive", "Archives", "Archive/*", "Archives/*"),
+        description="Where mail that you take out of the spam folder is ham; so it is in watched folders and \\Archive.")
+    neutral: Patterns = Field(
+        default=(), description="Folders that teach nothing, whatever else is said of them; so do Trash, Drafts, Sent.")
+    keywords_teach: bool = Field(
+        default=True, description="A mail program's $Junk and $NotJunk are your word on a message, too.")
+    authserv_id: Line | None = Field(
+        default=None, description="How your mail server names itself in Authentication-Results; without it no sender is"
+                                  " known to be who he says he is.")
     connect_timeout: Seconds = Field(default=10, description="Seconds to wait for a connection.")
     read_timeout: Seconds = Field(default=60, description="Seconds to wait for the server's next answer.")
 
@@ -221,6 +234,9 @@ class Settings(_Section):
     model: FilePath | None = Field(
         default=None, description="The directory of a model to use instead of the current one.")
     keywords: Keywords = Field(default=Keywords(), description="The marks on the server.")
+    keep_text: int = Field(
+        default=400, ge=0, le=36_500,
+        description="Days for which the text of mail that you taught with is kept in state_dir, for `retrain`.")
     log: LogSettings = Field(default=LogSettings(), description="What goes to standard error.")
 
 

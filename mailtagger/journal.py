@@ -1,7 +1,8 @@
 """What was judged, what was intended and what came of it: one SQLite file, written before and after every act.
 
 An intent is journalled before its act and closed after it. An intent that is still open when the daemon starts may or
-may not have happened: look where the message is, never repeat blindly. No text of a mail is ever stored.
+may not have happened: look where the message is, never repeat blindly. No text of a mail is ever stored, save what the
+user has taught (lessons.py).
 """
 
 import contextlib
@@ -20,6 +21,8 @@ from mailtagger.errors import StateError
 from mailtagger.state import explained, private_directory, private_file
 
 FILE = "journal.sqlite3"
+
+BLOBS = frozenset({"terms", "cleaned"})
 
 Act = Literal["keyword", "move"]
 State = Literal["open", "done", "failed"]
@@ -53,6 +56,41 @@ MIGRATIONS = (
     CREATE TABLE notes (
         account TEXT NOT NULL, folder TEXT NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL, at REAL NOT NULL,
         PRIMARY KEY (account, folder, kind)
+    );
+    """,
+    # Learning: the lessons, and where to look for more of them.
+    """
+    ALTER TABLE messages ADD COLUMN taught TEXT NOT NULL DEFAULT '';
+    CREATE TABLE lessons (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, account TEXT NOT NULL, ident TEXT NOT NULL, message_id TEXT NOT NULL,
+        label TEXT NOT NULL, source TEXT NOT NULL, sender TEXT NOT NULL, folder TEXT NOT NULL, score REAL, verdict TEXT,
+        model TEXT, base REAL NOT NULL, terms BLOB NOT NULL, cleaned BLOB, at REAL NOT NULL, learned_by TEXT,
+        UNIQUE (account, ident, message_id)
+    );
+    CREATE INDEX lessons_account ON lessons (account, id);
+    CREATE TABLE followed (
+        account TEXT NOT NULL, name TEXT NOT NULL, uidvalidity INTEGER NOT NULL, uidnext INTEGER NOT NULL,
+        modseq INTEGER, checked_at REAL NOT NULL,
+        PRIMARY KEY (account, name)
+    );
+    CREATE TABLE sightings (
+        account TEXT NOT NULL, folder TEXT NOT NULL, uidvalidity INTEGER NOT NULL, uid INTEGER NOT NULL,
+        message_id TEXT NOT NULL, size INTEGER NOT NULL, ident TEXT NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (account, folder, uidvalidity, uid)
+    );
+    CREATE INDEX sightings_message ON sightings (account, message_id);
+    CREATE TABLE marks (
+        account TEXT NOT NULL, folder TEXT NOT NULL, uidvalidity INTEGER NOT NULL, uid INTEGER NOT NULL,
+        word TEXT NOT NULL,
+        PRIMARY KEY (account, folder, uidvalidity, uid, word)
+    );
+    CREATE TABLE correspondents (
+        account TEXT NOT NULL, address TEXT NOT NULL, source TEXT NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (account, address)
+    );
+    CREATE TABLE retrainings (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, parent TEXT NOT NULL, candidate TEXT NOT NULL,
+        promoted INTEGER NOT NULL, why TEXT NOT NULL, figures TEXT NOT NULL
     );
     """,
 )
@@ -109,6 +147,7 @@ class Judged:
     flags_before: frozenset[str]
     notes: tuple[str, ...]
     at: datetime
+    taught: str = ""  # what the personal layer had learned by then (`Lessons.stand`)
 
 
 @dataclass(frozen=True)
@@ -180,7 +219,7 @@ class Journal:
 
     def __init__(self, path: Path, wait: float = 5.0, clock: Callable[[], float] = time.time) -> None:
         self.path = path
-        self._clock = clock
+        self.now = clock  # seconds since 1970
         self._lock = threading.RLock()
         private_directory(path.parent)
         private_file(path)  # the -wal and -shm files take their mode from it
@@ -199,6 +238,7 @@ class Journal:
         if mode != "wal":
             raise StateError(f"{self.path} cannot keep a write-ahead log.", "Put state_dir on a local disk.")
         self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
         if self._version() == len(MIGRATIONS):
             return
         self._db.execute("BEGIN IMMEDIATE")
@@ -260,44 +300,53 @@ class Journal:
         with explained(self.path):
             return self._db.execute(sql, [_stored(value) for value in values])
 
-    def _all(self, make: Callable[..., Row], sql: str, *values: object) -> list[Row]:
+    def rows(self, make: Callable[..., Row], sql: str, *values: object) -> list[Row]:
+        """What a query finds, each row made by `make` from its columns by name; times are datetimes in UTC."""
         with self._lock, explained(self.path):
             rows = self._execute(sql, *values).fetchall()
         return [make(**{name: _loaded(name, row[name]) for name in row.keys()}) for row in rows]  # noqa: SIM118
 
-    def _write(self, sql: str, *values: object) -> sqlite3.Cursor:
+    def write(self, sql: str, *values: object) -> sqlite3.Cursor:
+        """One change, on the disk when this returns, or with the transaction that it stands in."""
         with self.transaction():
             return self._execute(sql, *values)
 
+    def wipe(self) -> None:
+        """What was deleted until now is also gone from the write-ahead log."""
+        with self._lock, explained(self.path):
+            if not self._db.in_transaction:
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def folder(self, account: str, name: str) -> FolderRow | None:
         """How far this folder was read, or None on the very first visit."""
-        rows = self._all(FolderRow, "SELECT * FROM folders WHERE account = ? AND name = ?", account, name)
+        rows = self.rows(FolderRow, "SELECT * FROM folders WHERE account = ? AND name = ?", account, name)
         return rows[0] if rows else None
 
     def folders(self, account: str) -> list[FolderRow]:
         """Every folder of the account that was ever watched, by name."""
-        return self._all(FolderRow, "SELECT * FROM folders WHERE account = ? ORDER BY name", account)
+        return self.rows(FolderRow, "SELECT * FROM folders WHERE account = ? ORDER BY name", account)
 
     def watermark(self, account: str, name: str, uidvalidity: int, uidnext: int, modseq: int | None = None) -> None:
         """From now on the folder counts as read below `uidnext`."""
-        self._write("REPLACE INTO folders VALUES (?, ?, ?, ?, ?, ?)",
-                    account, name, uidvalidity, uidnext, modseq, self._clock())
+        self.write("REPLACE INTO folders VALUES (?, ?, ?, ?, ?, ?)",
+                    account, name, uidvalidity, uidnext, modseq, self.now())
 
     def record(self, account: str, address: Place, ident: str, message_id: str, score: float | None, decision: Verdict,
-               flags: Iterable[str], model: str) -> None:
+               flags: Iterable[str], model: str, taught: str = "") -> None:
         """The message at this address is judged; judged again, the new verdict replaces the old, the flags do not."""
-        self._write(
-            "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        self.write(
+            "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET ident = excluded.ident, message_id = excluded.message_id,"
             " score = excluded.score, verdict = excluded.verdict, decided_by = excluded.decided_by,"
-            " model = excluded.model, notes = excluded.notes, at = excluded.at",
+            " model = excluded.model, notes = excluded.notes, at = excluded.at, taught = excluded.taught",
             account, address.folder, address.uidvalidity, address.uid, ident, message_id, score, decision.verdict,
-            decision.decided_by, model, json.dumps(sorted(flags)), json.dumps(list(decision.notes)), self._clock(),
+            decision.decided_by, model, json.dumps(sorted(flags)), json.dumps(list(decision.notes)), self.now(),
+            taught,
         )
 
     def judged(self, account: str, address: Place) -> Judged | None:
         """The verdict on the message at this address."""
-        rows = self._all(
+        rows = self.rows(
             Judged, "SELECT * FROM messages WHERE account = ? AND folder = ? AND uidvalidity = ? AND uid = ?",
             account, address.folder, address.uidvalidity, address.uid,
         )
@@ -308,7 +357,7 @@ class Journal:
 
         Both have to agree: anybody can forge a Message-ID.
         """
-        rows = self._all(
+        rows = self.rows(
             Judged, "SELECT * FROM messages WHERE account = ? AND ident = ? AND message_id = ?"
             " ORDER BY at DESC LIMIT 1", account, ident, message_id,
         )
@@ -324,7 +373,7 @@ class Journal:
             "INSERT INTO intents (account, folder, uidvalidity, uid, ident, message_id, act, target, batch, state, why,"
             " opened_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', '', ?)",
             intent.account, intent.folder, intent.uidvalidity, intent.uid, intent.ident, intent.message_id, intent.act,
-            intent.target, intent.batch, self._clock(),
+            intent.target, intent.batch, self.now(),
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
@@ -337,22 +386,22 @@ class Journal:
             for id_ in ids:
                 row = self._execute("SELECT uid FROM intents WHERE id = ?", id_).fetchone()
                 self._execute("UPDATE intents SET state = ?, new_uid = ?, why = ?, closed_at = ? WHERE id = ?",
-                              state, new.get(row["uid"]) if row else None, why, self._clock(), id_)
+                              state, new.get(row["uid"]) if row else None, why, self.now(), id_)
 
     def open_intents_of(self, account: str) -> list[Intent]:
         """The account's intents without an outcome, oldest first: look before repeating any of them."""
-        return self._all(Intent, "SELECT * FROM intents WHERE account = ? AND state = 'open' ORDER BY id", account)
+        return self.rows(Intent, "SELECT * FROM intents WHERE account = ? AND state = 'open' ORDER BY id", account)
 
     def moves(self, account: str, ident: str, message_id: str) -> list[Intent]:
         """The done moves of this very message: back in a watched folder, the user rescued it."""
-        return self._all(
+        return self.rows(
             Intent, "SELECT * FROM intents WHERE account = ? AND ident = ? AND message_id = ? AND act = 'move'"
             " AND state = 'done' ORDER BY id", account, ident, message_id,
         )
 
     def acts(self, account: str, address: Place) -> list[Intent]:
         """What was to be done with the message at this address, oldest first."""
-        return self._all(
+        return self.rows(
             Intent, "SELECT * FROM intents WHERE account = ? AND folder = ? AND uidvalidity = ? AND uid = ?"
             " ORDER BY id", account, address.folder, address.uidvalidity, address.uid,
         )
@@ -371,14 +420,14 @@ class Journal:
 
     def history(self, limit: int = 50, account: str | None = None, since: datetime | None = None) -> list[Event]:
         """The messages judged last, newest first."""
-        judged = self._all(
+        judged = self.rows(
             Judged, "SELECT * FROM messages WHERE (?1 IS NULL OR account = ?1) AND at >= ?2"
             " ORDER BY at DESC, rowid DESC LIMIT ?3", account, since.timestamp() if since else 0.0, limit,
         )
         return [Event(row, self._weightiest(row)) for row in judged]
 
     def _weightiest(self, row: Judged) -> Intent | None:
-        intents = self._all(
+        intents = self.rows(
             Intent, "SELECT * FROM intents WHERE account = ? AND folder = ? AND uidvalidity = ? AND uid = ?"
             " ORDER BY act = 'move' DESC, id DESC LIMIT 1", row.account, row.folder, row.uidvalidity, row.uid,
         )
@@ -387,7 +436,7 @@ class Journal:
     def counts(self, account: str, since: datetime | None = None) -> Counts:
         """How many messages of the account were judged what, and what was done with them."""
         start = since.timestamp() if since else 0.0
-        rows = self._all(
+        rows = self.rows(
             _pair,
             "SELECT verdict AS name, COUNT(*) AS n FROM messages WHERE account = ?1 AND at >= ?2 GROUP BY verdict"
             " UNION ALL"
@@ -409,13 +458,13 @@ class Journal:
     def note(self, account: str, folder: str, text: str, kind: str = "") -> None:
         """Shown in `status` until the same kind of note is set again; an empty text takes it back."""
         if text:
-            self._write("REPLACE INTO notes VALUES (?, ?, ?, ?, ?)", account, folder, kind, text, self._clock())
+            self.write("REPLACE INTO notes VALUES (?, ?, ?, ?, ?)", account, folder, kind, text, self.now())
         else:
-            self._write("DELETE FROM notes WHERE account = ? AND folder = ? AND kind = ?", account, folder, kind)
+            self.write("DELETE FROM notes WHERE account = ? AND folder = ? AND kind = ?", account, folder, kind)
 
     def notes(self, account: str | None = None) -> list[Note]:
         """The notes that stand, oldest first."""
-        return self._all(Note, "SELECT * FROM notes WHERE ?1 IS NULL OR account = ?1 ORDER BY at, rowid", account)
+        return self.rows(Note, "SELECT * FROM notes WHERE ?1 IS NULL OR account = ?1 ORDER BY at, rowid", account)
 
 
 def _pair(name: str, n: int) -> tuple[str, int]:
@@ -433,7 +482,7 @@ def _stored(value: object) -> object:
 
 
 def _loaded(column: str, value: Any) -> Any:
-    if isinstance(value, bytes):
+    if isinstance(value, bytes) and column not in BLOBS:
         value = value.decode("utf-8", "surrogatepass")
     if column in ("at", "checked_at", "opened_at", "closed_at") and value is not None:
         return datetime.fromtimestamp(value, UTC)

@@ -1,0 +1,200 @@
+"""What the user has taught: one lesson for each message that he filed elsewhere or marked, kept in the journal's file.
+
+    learned once    the same word on the same message again changes nothing
+    last word wins  the opposite word takes the earlier one back, as if it had never been learned
+    bounded         the oldest beyond LESSONS an account are forgotten; their text goes after `keep_text` days
+
+A lesson holds what learning needs: the hashed terms for the personal layer, and for `retrain` the cleaned text, cut to
+what the model reads. It is the only place where text of mail is kept.
+"""
+
+import json
+import threading
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import numpy as np
+
+from mailtagger.journal import Journal
+from mailtagger.personal import Example, Personal, Terms
+
+Label = Literal["ham", "spam"]
+Source = Literal["moved", "keyword", "learn", "sent"]
+
+LESSONS = 5_000  # an account; so many are learned again within a second when one of them is forgotten
+SLACK = 250  # how far above LESSONS it may grow before the oldest go, so that not each new one has them learned again
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """The user's word on one message, and what had been said of it before (None where it had not been judged)."""
+
+    account: str
+    ident: str
+    message_id: str
+    label: Label
+    source: Source
+    sender: str
+    folder: str
+    base: float  # what the model said: calibrated log-odds of spam
+    terms: Terms  # for the personal layer
+    text: str | None = None  # cleaned
+    score: float | None = None
+    verdict: str | None = None
+    model: str | None = None
+    at: datetime | None = None
+    learned_by: str | None = None  # the retrained model that has learned it
+    id: int = 0
+
+    @property
+    def example(self) -> Example:
+        """What the personal layer learns of it."""
+        return Example(self.terms, self.base, self.label == "spam")
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """One `retrain`: what came out, and whether it was good enough to take over."""
+
+    parent: str
+    candidate: str
+    promoted: bool
+    why: str
+    figures: dict[str, Any]
+    at: datetime | None = None
+    id: int = 0
+
+
+class Lessons:
+    """The lessons in one journal, and the personal layer of each account; safe to share between threads."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._lock = threading.RLock()
+        self._layers: dict[str, tuple[tuple[int, int], Personal]] = {}
+
+    def learn(self, lesson: Lesson) -> bool:
+        """Whether that was news; the lesson is on the disk when this returns, or with the transaction around it."""
+        with self._journal.transaction():
+            if self.word(lesson.account, lesson.ident, lesson.message_id) == lesson.label:
+                return False
+            self._journal.write("DELETE FROM lessons WHERE account = ? AND ident = ? AND message_id = ?",
+                                lesson.account, lesson.ident, lesson.message_id)
+            self._journal.write(
+                "INSERT INTO lessons (account, ident, message_id, label, source, sender, folder, score, verdict, model,"
+                " base, terms, cleaned, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                lesson.account, lesson.ident, lesson.message_id, lesson.label, lesson.source, lesson.sender,
+                lesson.folder, lesson.score, lesson.verdict, lesson.model, lesson.base, _packed(lesson.terms),
+                None if lesson.text is None else zlib.compress(lesson.text.encode("utf-8", "replace")),
+                lesson.at.timestamp() if lesson.at else self._journal.now(),
+            )
+            count, _ = self._stand(lesson.account)
+            if count > LESSONS + SLACK:
+                self._journal.write(
+                    "DELETE FROM lessons WHERE id IN (SELECT id FROM lessons WHERE account = ? ORDER BY id LIMIT ?)",
+                    lesson.account, count - LESSONS,
+                )
+        return True
+
+    def word(self, account: str, ident: str, message_id: str) -> Label | None:
+        """What the user last said of this very message."""
+        found = self._journal.rows(
+            _label, "SELECT label FROM lessons WHERE account = ? AND ident = ? AND message_id = ?",
+            account, ident, message_id,
+        )
+        return found[0] if found else None
+
+    def all(self, account: str | None = None, after: int = 0) -> list[Lesson]:
+        """The lessons with an id beyond `after`, oldest first."""
+        return self._journal.rows(
+            _lesson, "SELECT * FROM lessons WHERE (?1 IS NULL OR account = ?1) AND id > ?2 ORDER BY id", account, after
+        )
+
+    def personal(self, account: str) -> Personal:
+        """The personal layer as the lessons stand now, whichever process has changed them."""
+        with self._lock:
+            stand, known = self._stand(account), self._layers.get(account)
+            if known and known[0] == stand:
+                return known[1]
+            (count, _), (old, last), layer = stand, *(known or ((0, 0), Personal()))
+            news = self.all(account, last)
+            if count != old + len(news):  # something was taken back: what is learned hangs on what was learned before
+                layer, news = Personal(), self.all(account)
+            for lesson in news:
+                layer.learn(lesson.example)
+            self._layers[account] = stand, layer
+            return layer
+
+    def stand(self, account: str) -> str:
+        """What is learned by now, as a short text that changes with each lesson learned or taken back."""
+        return "{}/{}".format(*self._stand(account))
+
+    def forget(self, lessons: Sequence[Lesson]) -> int:
+        """How many lessons are gone without a trace: their text is overwritten in the file."""
+        with self._journal.transaction():
+            gone = sum(
+                self._journal.write("DELETE FROM lessons WHERE id = ?", lesson.id).rowcount for lesson in lessons
+            )
+        if gone:
+            self._journal.wipe()
+        return gone
+
+    def prune(self, keep_text: timedelta) -> int:
+        """How many texts went because they are older than that; what the personal layer has learned of them stays."""
+        before = (datetime.now(UTC) - keep_text).timestamp()
+        gone = self._journal.write(
+            "UPDATE lessons SET cleaned = NULL WHERE cleaned IS NOT NULL AND at < ?", before
+        ).rowcount
+        if gone:
+            self._journal.wipe()
+        return gone
+
+    def learned(self, ids: Iterable[int], model: str) -> None:
+        """These lessons are in that model's weights."""
+        with self._journal.transaction():
+            for id_ in ids:
+                self._journal.write("UPDATE lessons SET learned_by = ? WHERE id = ?", model, id_)
+
+    def retrained(self, retraining: Retraining) -> None:
+        """A line for `status` and `models list`, whether the candidate was promoted or not."""
+        self._journal.write(
+            "INSERT INTO retrainings (at, parent, candidate, promoted, why, figures) VALUES (?, ?, ?, ?, ?, ?)",
+            self._journal.now(), retraining.parent, retraining.candidate, retraining.promoted, retraining.why,
+            json.dumps(retraining.figures),
+        )
+
+    def retrainings(self) -> list[Retraining]:
+        """Every retraining, oldest first."""
+        return self._journal.rows(_retraining, "SELECT * FROM retrainings ORDER BY id")
+
+    def _stand(self, account: str) -> tuple[int, int]:
+        """(lessons, id of the newest): no two sets of lessons in one file have the same, as ids never return."""
+        return self._journal.rows(
+            _pair, "SELECT COUNT(*) AS count, COALESCE(MAX(id), 0) AS last FROM lessons WHERE account = ?", account
+        )[0]
+
+
+def _label(label: Label) -> Label:
+    return label
+
+
+def _pair(count: int, last: int) -> tuple[int, int]:
+    return count, last
+
+
+def _packed(terms: Terms) -> bytes:
+    """A byte or so for each term: they are in order, so the steps between them are small."""
+    return zlib.compress(np.diff(terms.astype("<u4"), prepend=np.uint32(0)).tobytes())
+
+
+def _lesson(terms: bytes, cleaned: bytes | None, **columns: Any) -> Lesson:
+    steps = np.frombuffer(zlib.decompress(terms), "<u4")
+    text = None if cleaned is None else zlib.decompress(cleaned).decode()
+    return Lesson(terms=np.cumsum(steps, dtype=np.uint32), text=text, **columns)
+
+
+def _retraining(figures: str, promoted: int, **columns: Any) -> Retraining:
+    return Retraining(figures=json.loads(figures), promoted=bool(promoted), **columns)
