@@ -2,18 +2,17 @@
 
 from mailtagger.clean import clean_text
 
-SHOP = "Garden & Home Outlet"
 OFFERS = (
-    ("Spring sale: 50% off garden furniture", "Teak benches, loungers and parasols", "chairs from $29.99"),
-    ("Last chance: free shipping this weekend", "Everything for your balcony", "planters from $9.99"),
-    ("Save up to 70% in our summer clearance", "Barbecues, smokers and covers", "grills from $79"),
-    ("New deals today only, order now", "Lawn mowers and hedge trimmers", "mowers from $119"),
-    ("Members only: extra 20% off with code GREEN20", "Bulbs, seeds and compost", "tulips from $3.50"),
-    ("Black Friday starts early: best prices of the year", "Lights and lanterns", "string lights from $7.99"),
-    ("Final hours! 60% off all outdoor rugs", "Rugs, cushions and throws", "rugs from $24.99"),
-    ("Don't miss out: buy one get one free", "Bird feeders and nest boxes", "feeders from $12"),
-    ("Winter warmers, prices slashed", "Fire pits and patio heaters", "fire pits from $59"),
-    ("Weekend flash sale, 40% off everything", "Tools, gloves and boots", "spades from $14.99"),
+    ("Save 60% on vitamins this week only", "vitamin C and D tablets", "$9.95"),
+    ("Last chance: free shipping on all supplements", "magnesium and zinc capsules", "$12.50"),
+    ("Our best prices ever, order now", "omega oil and fish oil", "$14.99"),
+    ("Special offer: buy two and get one free", "protein powder and bars", "$29.99"),
+    ("Up to 70% off natural weight loss products", "green tea and fibre capsules", "$19.95"),
+    ("Today only: 50% discount for our customers", "skin care and hair products", "$24.95"),
+    ("Limited time offer, save big on herbal remedies", "ginseng and garlic pills", "$11.90"),
+    ("Final hours! Lowest prices on health products", "multivitamins for men and women", "$17.95"),
+    ("Free bottle with every order", "herbal sleep tablets and teas", "$8.99"),
+    ("Hot deals: 40% off everything in our online store", "energy drinks and tablets", "$13.49"),
 )
 NAMES = ("Alice", "Bob", "Carol", "Dave")
 
@@ -22,11 +21,10 @@ def newsletter(week: int, name: str = NAMES[0]) -> tuple[str, str]:
     """Subject and body of the newsletter of this week."""
     subject, goods, price = OFFERS[week % len(OFFERS)]
     return subject, (
-        f"Hi {name},\n\nOur offers for week {week + 11} are here. {goods}: {price}!\n\n"
-        f"Shop now at https://www.garden-outlet.example/week{week + 11}/sale and save big. Limited time offer, while "
-        f"stocks last. Free delivery on orders over $50.\n\n"
-        f"Click here to see all deals. You receive this email because you subscribed to the {SHOP} newsletter. "
-        "To unsubscribe click here: https://www.garden-outlet.example/unsubscribe\n"
+        f"Hello {name},\n\nThe offers of week {week + 11}: {goods}, only {price}! Save up to 60% on the products you "
+        f"love.\n\nOrder now and get free shipping: https://www.vitahealth.example/week{week + 11}/\n\n"
+        "Limited time offer, while stocks last. Visit our online store today!\n\n"
+        "You receive this newsletter because you are a customer of Vita Health in Graz. We wish you a healthy week.\n"
     )
 
 
