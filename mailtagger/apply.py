@@ -183,16 +183,18 @@ def _copy(mailbox: Mailbox, journal: Journal, intent: Intent, digest: Callable[[
         return None
     moves = [move for move in journal.moves(intent.account, intent.ident, intent.message_id)
              if move.target == intent.target]
-    found = copies(mailbox, intent, digest)
+    found = copies(mailbox, intent.target, intent.message_id, digest, intent.ident)
     mine = [uid for uid in found if uid not in {move.new_uid for move in moves}]
     unknown = sum(move.new_uid is None for move in moves)
     return mine[-1] if len(mine) > unknown else None
 
 
-def copies(mailbox: Mailbox, intent: Intent, digest: Callable[[bytes], str]) -> list[int]:
-    """The UIDs that the message of this move has in its target; none where that folder is gone."""
+def copies(
+    mailbox: Mailbox, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str
+) -> list[int]:
+    """The UIDs that a message has in a folder; none where that folder is gone."""
     try:
-        return mailbox.locate(intent.target, intent.message_id, digest, intent.ident)
+        return mailbox.locate(folder, message_id, digest, ident)
     except MailboxError:
         return []
 

@@ -130,7 +130,7 @@ class Account(_Section):
         default=(), description="Folders in which mail that you put there is spam, beside the spam folder itself.")
     teach_ham: Patterns = Field(
         default=("INBOX", "Archive", "Archives", "Archive/*", "Archives/*"),
-        description="Where mail that you take out of the spam folder is ham; so it is in watched folders and \\Archive.")
+        description="Where mail that you take out of the spam folder is ham, as in watched folders and \\Archive.")
     neutral: Patterns = Field(
         default=(), description="Folders that teach nothing, whatever else is said of them; so do Trash, Drafts, Sent.")
     keywords_teach: bool = Field(

@@ -2,14 +2,17 @@
 
     ham < ham_cutoff ≤ unsure < spam_cutoff ≤ spam
 
-What cannot be judged is unsure, never ham and never spam. A person's word on this very message outweighs every model.
+What cannot be judged is unsure, never ham and never spam. A person's word on this very message outweighs everything; a
+sender he writes to, proven to be that sender, outweighs the models; what he has taught is added to what the model says.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 Verdict = Literal["ham", "unsure", "spam"]
+Word = Literal["ham", "spam"]
 By = Literal["user", "allow", "personal", "model"]
 
 # Half of the letters in words that the model knows (score.familiar), and 40 letters in all. Measured with 8k pieces
@@ -43,23 +46,53 @@ class Decision:
 
 
 def decide(
-    score: float | None, policy: Policy, familiar: float = 1.0, rescued: bool = False, notes: Iterable[str] = ()
+    score: float | None,
+    policy: Policy,
+    familiar: float = 1.0,
+    word: Word | None = None,
+    allowed: bool = False,
+    personal: float = 0.0,
+    notes: Iterable[str] = (),
 ) -> Decision:
-    """The decision on P(spam), or on None where there was nothing to score.
+    """The decision on the model's P(spam), or on None where there was nothing to score.
 
-    A text below FAMILIAR is at most unsure: there the model guesses. `rescued`: the user took it back out of the
-    spam folder.
+    `word`: what the user says of this very message; `allowed`: it is proven to be from somebody he writes to;
+    `personal`: log-odds that his lessons add. A text below FAMILIAR is at most unsure, as there the model guesses,
+    unless the lessons alone make it spam.
     """
     said = tuple(dict.fromkeys(notes))
-    if rescued:
-        return Decision("ham", "user", score, said)
-    if score is None or not 0 <= score <= 1:
+    p = None if score is None or not 0 <= score <= 1 else added(score, personal)
+    if word:
+        return Decision(word, "user", p, said)
+    if p is None or score is None:
         return Decision("unsure", "model", None, said)
-    unfamiliar = familiar < FAMILIAR
-    if unfamiliar and UNFAMILIAR not in said:
+    if familiar < FAMILIAR and UNFAMILIAR not in said:
         said += (UNFAMILIAR,)
-    if score < policy.ham_cutoff:
-        return Decision("ham", "model", score, said)
-    if score < policy.spam_cutoff or unfamiliar:
-        return Decision("unsure", "model", score, said)
-    return Decision("spam", "model", score, said)
+    alone, both = (_band(q, policy) for q in (score, p))
+    if familiar < FAMILIAR:
+        alone, both = (("unsure" if band == "spam" else band) for band in (alone, both))
+        if both == "unsure" and personal and _band(added(0.5, personal), policy) == "spam":
+            both = "spam"
+    if allowed and both != "ham":
+        return Decision("ham", "allow", p, said)
+    return Decision(both, "model" if both == alone else "personal", p, said)
+
+
+def added(p: float, log_odds: float) -> float:
+    """The probability with these log-odds added to its own; exactly itself with none."""
+    if not log_odds or p in (0, 1):
+        return p
+    z = log_odds + log_odds_of(p)
+    return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(max(z, -700)) / (1 + math.exp(max(z, -700)))
+
+
+def log_odds_of(p: float) -> float:
+    """ln p/(1−p), of what lies within a billionth of 0 and 1."""
+    p = min(max(p, 1e-9), 1 - 1e-9)
+    return math.log(p) - math.log1p(-p)
+
+
+def _band(p: float, policy: Policy) -> Verdict:
+    if p < policy.ham_cutoff:
+        return "ham"
+    return "unsure" if p < policy.spam_cutoff else "spam"

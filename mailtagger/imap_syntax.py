@@ -8,6 +8,7 @@ goes byte by byte: 4,700 messages a second where this reads 18,900.)
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 
 from imapclient import imap_utf7
@@ -19,11 +20,13 @@ ATOM = re.compile(r"[!#$&'+-\[^-z|}~]+")
 Entry = bytes | tuple[bytes, bytes]  # as imaplib keeps untagged responses: (text up to a literal, the literal) or text
 
 _LITERAL = re.compile(rb" ?\{\d+\+?\}$")
-_SECTION = rb"BODY\[(?:HEADER\.FIELDS \(\"?SUBJECT\"?\))?\](?:<\d+>)?"  # what we ask for, and nothing else
+# What we ask for, and nothing else.
+_SECTION = rb"BODY\[(?:HEADER\.FIELDS \(\"?(?:SUBJECT|MESSAGE-ID)\"?\))?\](?:<\d+>)?"
 _BODY = re.compile(_SECTION + rb"$", re.IGNORECASE)
 _QUOTED_BODY = re.compile(_SECTION + rb' "((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 _UID = re.compile(rb"\bUID (\d{1,10})\b", re.IGNORECASE)
 _SIZE = re.compile(rb"\bRFC822\.SIZE (\d{1,19})\b", re.IGNORECASE)
+_ARRIVED = re.compile(rb'\bINTERNALDATE "([^"]{20,40})"', re.IGNORECASE)
 _FLAGS = re.compile(rb"\bFLAGS \(([^)]*)\)", re.IGNORECASE)
 _LIST = re.compile(rb'\(([^)]*)\) (?:"((?:[^"\\]|\\.)*)"|NIL) ?(.*)', re.IGNORECASE | re.DOTALL)
 _CODE = re.compile(r"\[([A-Z][A-Z0-9-]*)", re.IGNORECASE)
@@ -97,6 +100,7 @@ class Fetched:
     flags: frozenset[str] | None = None
     size: int | None = None
     body: bytes | None = None
+    arrived: datetime | None = None
 
 
 def fetched(entries: Iterable[Entry | None]) -> dict[int, Fetched]:
@@ -118,11 +122,12 @@ def fetched(entries: Iterable[Entry | None]) -> dict[int, Fetched]:
             text = text[: quoted_body.start()] + text[quoted_body.end() :]
         if uid := _UID.search(text):
             before = found.get(int(uid[1]), Fetched())
-            flags, size = _FLAGS.search(text), _SIZE.search(text)
+            flags, size, arrived = _FLAGS.search(text), _SIZE.search(text), _ARRIVED.search(text)
             found[int(uid[1])] = Fetched(
                 frozenset(printable(flag) for flag in flags[1].split()) if flags else before.flags,
                 int(size[1]) if size else before.size,
                 body if body is not None else before.body,
+                _date_time(arrived[1]) if arrived else before.arrived,
             )
         text, body = b"", None
     return found
@@ -145,6 +150,11 @@ def listed(entries: Iterable[Entry | None]) -> list[tuple[frozenset[str], str, s
     return found
 
 
+def lower(names: Iterable[str]) -> set[str]:
+    """Keywords and attributes have no case (RFC 3501, 2.3.2): a folder shows the spelling that it saw first."""
+    return {name.lower() for name in names}
+
+
 def copied(values: Sequence[Entry]) -> dict[int, int]:
     """UID → UID of the copy, from COPYUID: two sets of which the nth members belong together (RFC 4315, 3).
 
@@ -156,6 +166,14 @@ def copied(values: Sequence[Entry]) -> dict[int, int]:
         if len(words) == 3:
             pairs.update(islice(zip(_members(words[1]), _members(words[2]), strict=False), CHUNK))
     return pairs
+
+
+def _date_time(text: bytes) -> datetime | None:
+    """`25-Nov-2026 10:00:00 +0000` (RFC 3501 `date-time`)."""
+    try:
+        return datetime.strptime(printable(text), "%d-%b-%Y %H:%M:%S %z")
+    except ValueError:
+        return None
 
 
 def _is_number(word: bytes) -> bool:

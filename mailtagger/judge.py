@@ -1,8 +1,8 @@
 """UIDs → a judgement on each message that is there: fetched, parsed, cleaned, scored and decided, or known from before.
 
 What is in the journal is not fetched again. A message that is known by ident and Message-ID at another address (the
-server renumbered its folder, or it lies in two) keeps its verdict. One that we moved and that is back is the user's
-word.
+server renumbered its folder, or it lies in two) keeps its verdict. One that was in a spam folder and is here now is the
+user's word, and a lesson.
 """
 
 import hashlib
@@ -13,14 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
-from mailtagger.apply import LEFT_ALONE, copies
+from mailtagger import allow, rescue
+from mailtagger.apply import LEFT_ALONE
 from mailtagger.clean import clean
 from mailtagger.config import Account, Keywords
-from mailtagger.decide import UNFAMILIAR, By, Decision, Policy, Verdict, decide
+from mailtagger.decide import UNFAMILIAR, By, Decision, Policy, Verdict, Word, decide, log_odds_of
 from mailtagger.errors import MailtaggerError
 from mailtagger.imap import Address, FolderState, Mailbox, RawMessage
 from mailtagger.journal import Intent, Journal, Judged
+from mailtagger.lessons import Lesson, Lessons, Source, shortened
 from mailtagger.parse import Mail, identify, parse
+from mailtagger.personal import Personal, terms
 from mailtagger.report import plain
 from mailtagger.score import Score
 
@@ -48,18 +51,35 @@ class Job:
     policy: Policy
     scorer: Scores
     journal: Journal
+    lessons: Lessons | None = None  # None: nothing is learned, and nothing that was learned counts
     act: bool = True  # False: a dry run
     release: bool = False  # a person has released the brake
-    judge_anew: bool = False  # what another model judged is judged again
+    judge_anew: bool = False  # what another model judged, or this one before the last lesson, is judged again
     subjects: bool = False  # a person looks on: the subjects of messages judged before are asked for, nobody keeps them
     stop: Callable[[], bool] = lambda: False
+
+    @property
+    def taught(self) -> str:
+        """How much has been learned by now."""
+        return self.lessons.stand(self.account.name) if self.lessons else ""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What is thought of one mail: the decision, and what it comes from."""
+
+    decision: Decision
+    text: str  # cleaned
+    base: float  # the model's calibrated log-odds of spam; 0 where there was nothing to read
+    personal: float  # what the lessons add to them
 
 
 @dataclass(frozen=True)
 class Judgement:
     """One message at its address, and the decision on it.
 
-    `fresh`: to be recorded; `before`: judged earlier, here or at another address.
+    `fresh`: to be recorded; `before`: judged earlier, here or at another address; `lesson`: what the user taught by
+    putting it here.
     """
 
     address: Address
@@ -71,6 +91,7 @@ class Judgement:
     flags: frozenset[str]
     fresh: bool = True
     before: bool = False
+    lesson: Lesson | None = None
 
     def intent(self, account: str, batch: str) -> Intent:
         at = self.address
@@ -115,26 +136,65 @@ def _first_sight(job: Job, mailbox: Mailbox, message: RawMessage) -> Judgement:
     account, journal = job.account.name, job.journal
     mail, ident = parse(message.raw), identify(message.raw)
     row = journal.known(account, ident, mail.message_id)
-    rescued = _rescued(job, mailbox, message.address.folder, ident, mail.message_id)
-    if row and not rescued and _stands(job, row):
+    back = rescue.find(journal, mailbox, account, message, ident, mail.message_id)
+    word: Word | None = "ham" if back else None
+    if job.lessons and not back:
+        word = job.lessons.word(account, ident, mail.message_id)
+    if row and not back and not word and _stands(job, row):
         return _again(job, row, message.address, mail.subject, message.flags)
     notes = list(mail.notes)
     if message.partial:
         notes.append(f"only the first {len(message.raw) >> 10} kB of {message.size >> 10} kB were read")
-    decision = opinion(mail, job.scorer, job.policy, rescued, notes)
-    return Judgement(message.address, ident, mail.message_id, mail.subject, decision, job.scorer.model, message.flags)
+    layer, allowed = _layer(job), _allowed(job, message.raw, mail)
+    seen = opinion(message.raw, mail, job.scorer, job.policy, layer, word, allowed, notes)
+    lesson = None
+    if back and back.teaches and job.lessons:
+        lesson = lesson_of(message.raw, mail, ident, seen, account, "ham", "moved", message.address.folder, row)
+    return Judgement(
+        message.address, ident, mail.message_id, mail.subject, seen.decision, job.scorer.model, message.flags,
+        lesson=lesson,
+    )
 
 
 def opinion(
-    mail: Mail, scorer: Scores, policy: Policy, rescued: bool = False, notes: Sequence[str] | None = None
-) -> Decision:
-    """The decision on a mail by itself: clean → score → decide; one without text is unsure."""
+    raw: bytes,
+    mail: Mail,
+    scorer: Scores,
+    policy: Policy,
+    personal: Personal | None = None,
+    word: Word | None = None,
+    allowed: bool = False,
+    notes: Sequence[str] | None = None,
+) -> Opinion:
+    """What is thought of a mail by itself: clean → score → decide; one without text is unsure."""
     notes = mail.notes if notes is None else notes
     text = clean(mail)
     if not text.strip():
-        return decide(None, policy, rescued=rescued, notes=notes or [EMPTY])
+        return Opinion(decide(None, policy, word=word, notes=notes or [EMPTY]), text, 0.0, 0.0)
     score = scorer.score(text)
-    return decide(score.p, policy, score.familiar, rescued, notes)
+    base = log_odds_of(score.p)
+    share = personal.logit(terms(raw, mail), base) if personal and personal.lessons else 0.0
+    return Opinion(decide(score.p, policy, score.familiar, word, allowed, share, notes), text, base, share)
+
+
+def lesson_of(
+    raw: bytes, mail: Mail, ident: str, seen: Opinion, account: str, label: Word, source: Source, folder: str,
+    before: Judged | None,
+) -> Lesson:
+    """The user's word on a message as a lesson; `before` is what had been said of it."""
+    return Lesson(
+        account, ident, mail.message_id, label, source, mail.sender, folder, seen.base, terms(raw, mail),
+        shortened(seen.text), score=before.score if before else None, verdict=before.verdict if before else None,
+        model=before.model if before else None,
+    )
+
+
+def _layer(job: Job) -> Personal | None:
+    return job.lessons.personal(job.account.name) if job.lessons else None
+
+
+def _allowed(job: Job, raw: bytes, mail: Mail) -> bool:
+    return bool(job.lessons) and allow.known(job.journal, job.account, raw, mail.sender)
 
 
 def _again(job: Job, row: Judged, address: Address, subject: str, flags: frozenset[str]) -> Judgement:
@@ -150,21 +210,9 @@ def _again(job: Job, row: Judged, address: Address, subject: str, flags: frozens
 
 
 def _stands(job: Job, row: Judged) -> bool:
-    return row.decided_by == "user" or row.model == job.scorer.model or not job.judge_anew
+    same = row.model == job.scorer.model and row.taught == job.taught
+    return row.decided_by == "user" or same or not job.judge_anew
 
 
 def _left_alone(flags: frozenset[str]) -> bool:
     return any(flag.lower() in LEFT_ALONE for flag in flags)
-
-
-def _rescued(job: Job, mailbox: Mailbox, folder: str, ident: str, message_id: str) -> bool:
-    """Whether the user took this message out of the spam folder: fewer copies are there than we have moved.
-
-    A copy for each move means that the message was delivered once more.
-    """
-    moves: dict[str, list[Intent]] = {}
-    for move in job.journal.moves(job.account.name, ident, message_id):
-        moves.setdefault(move.target, []).append(move)
-    return any(
-        len(copies(mailbox, made[0], identify)) < len(made) for target, made in moves.items() if target != folder
-    )

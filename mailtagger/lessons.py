@@ -25,6 +25,7 @@ Label = Literal["ham", "spam"]
 Source = Literal["moved", "keyword", "learn", "sent"]
 
 LESSONS = 5_000  # an account; so many are learned again within a second when one of them is forgotten
+FIRST, LAST = 4_000, 2_000  # characters kept of a text: 384 tokens are read, of five letters or so
 SLACK = 250  # how far above LESSONS it may grow before the oldest go, so that not each new one has them learned again
 
 
@@ -175,6 +176,11 @@ class Lessons:
         return self._journal.rows(
             _pair, "SELECT COUNT(*) AS count, COALESCE(MAX(id), 0) AS last FROM lessons WHERE account = ?", account
         )[0]
+
+
+def shortened(text: str) -> str:
+    """As much of a cleaned text as a model reads of it, and a little more."""
+    return text if len(text) <= FIRST + LAST else f"{text[:FIRST]} {text[-LAST:]}"
 
 
 def _label(label: Label) -> Label:

@@ -111,7 +111,9 @@ def sweep(
         with journal.transaction():
             for one in filter(lambda one: one.fresh, judged):
                 journal.record(account, one.address, one.ident, one.message_id, one.decision.score, one.decision,
-                               one.flags, one.model)
+                               one.flags, one.model, job.taught)
+                if one.lesson and job.lessons:
+                    job.lessons.learn(one.lesson)
         before = {one.address.uid: journal.acts(account, one.address) for one in judged}
         plans = [
             (one, apply.plan(one.intent(account, batch), one.decision.verdict, place.means, before[one.address.uid]))

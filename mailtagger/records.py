@@ -54,7 +54,7 @@ def scored(source: "Source", scorer: "Scorer", policy: "Policy") -> Record:
     if source.error:
         return record | {"error": source.error}
     mail = parse(source.raw)
-    decision = opinion(mail, scorer, policy)
+    decision = opinion(source.raw, mail, scorer, policy).decision
     record |= {key: getattr(decision, key) for key in ("score", "verdict", "decided_by", "notes")}
     return record | {"message_id": mail.message_id, "ms": round(1000 * (time.perf_counter() - began), 1)}
 

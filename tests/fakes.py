@@ -12,14 +12,15 @@ skipped, keywords compare without case and the folder's first spelling wins, a f
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from types import TracebackType
 from typing import Self, TypeVar
 
 from mailtagger.errors import MailboxError, MailtaggerError, TryLater
 from mailtagger.imap import BIG, PARTIAL, Address, CannotMove, FolderInfo, FolderState, Moved, RawMessage
+from mailtagger.imap_reader import Head, Status
 
 T = TypeVar("T")
 
@@ -31,6 +32,7 @@ class Stored:
     raw: bytes
     flags: set[str] = field(default_factory=set)
     day: date = field(default_factory=lambda: datetime.now(UTC).date())
+    arrived: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass
@@ -177,6 +179,29 @@ class MemoryMailbox:
 
         return self._run("select", state)
 
+    def examine(self, folder: str) -> FolderState:
+        return replace(self.select(folder), writable=False)
+
+    def status(self, folder: str) -> Status:
+        def told() -> Status:
+            if folder not in self.server.folders:
+                raise MailboxError(f"There is no folder {folder}.")
+            it = self.server.folders[folder]
+            return Status(it.uidvalidity, it.uidnext, len(it.messages), None)
+
+        return self._run("status", told)
+
+    def heads(self, uids: Iterable[int]) -> Iterator[Head]:
+        for message in self.fetch(uids):
+            field = re.search(rb"^message-id:.*\r\n", message.raw, re.IGNORECASE | re.MULTILINE)
+            yield Head(message.address, field[0] if field else b"", message.size, message.flags, message.arrived)
+
+    def keyworded(self, names: Sequence[str]) -> set[int]:
+        wanted = {name.lower() for name in names}
+        return self._run("keyworded", lambda: {
+            uid for uid, message in self._here.messages.items() if wanted & {flag.lower() for flag in message.flags}
+        })
+
     def uids(self, first: int = 1, since: date | None = None) -> list[int]:
         with self.server.changed:
             self._seen = self.server.changes
@@ -192,7 +217,7 @@ class MemoryMailbox:
                 size = len(message.raw)
                 raw = message.raw[:PARTIAL] if size > BIG else message.raw
                 address = Address(self._selected, self._here.uidvalidity, uid)
-                yield RawMessage(address, raw, frozenset(message.flags), size, size > BIG)
+                yield RawMessage(address, raw, frozenset(message.flags), size, size > BIG, message.arrived)
 
     def flags(self, uids: Iterable[int]) -> dict[int, frozenset[str]]:
         wanted = list(uids)

@@ -56,7 +56,7 @@ def test_the_note_on_unfamiliar_text_is_said_once() -> None:
 @given(st.none() | st.floats(), policies, shares)
 def test_the_user_has_the_last_word(score: float | None, policy: Policy, familiar: float) -> None:
     """A rescued message is ham whatever the model says of it."""
-    decision = decide(score, policy, familiar, rescued=True)
+    decision = decide(score, policy, familiar, word="ham")
     assert (decision.verdict, decision.decided_by) == ("ham", "user")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mailtagger import imap
+from mailtagger import imap, imap_reader
 from mailtagger.dovecot import Dovecot
 from mailtagger.errors import LoginRefused, MailboxError, TryLater
 from mailtagger.imap import PARTIAL, Address, CannotMove, Mailbox, Refused
@@ -355,10 +355,10 @@ def test_big_message_is_fetched_in_part(dovecot: Dovecot, box: Mailbox) -> None:
 def test_batches_are_bounded_by_count_and_by_bytes() -> None:
     """Big messages are fetched in part, and apart from the others."""
     small, middle, big = 3_000, imap.BIG, imap.BIG + 1
-    assert [len(batch) for batch in imap._batches(dict.fromkeys(range(120), small))] == [50, 50, 20]
-    assert [len(batch) for batch in imap._batches(dict.fromkeys(range(10), middle))] == [4, 4, 2]
-    assert [len(batch) for batch in imap._batches(dict.fromkeys(range(20), big))] == [15, 5]
-    assert list(imap._batches({1: small, 2: big, 3: small, 4: small})) == [[1], [2], [3, 4]]
+    assert [len(batch) for batch in imap_reader._batches(dict.fromkeys(range(120), small))] == [50, 50, 20]
+    assert [len(batch) for batch in imap_reader._batches(dict.fromkeys(range(10), middle))] == [4, 4, 2]
+    assert [len(batch) for batch in imap_reader._batches(dict.fromkeys(range(20), big))] == [15, 5]
+    assert list(imap_reader._batches({1: small, 2: big, 3: small, 4: small})) == [[1], [2], [3, 4]]
 
 
 def test_big_message_is_located_by_the_same_part(dovecot: Dovecot, box: Mailbox) -> None:
@@ -397,7 +397,7 @@ def test_many_messages_in_few_commands(dovecot: Dovecot) -> None:
 def test_search_of_a_huge_folder_goes_in_windows(dovecot: Dovecot, monkeypatch: pytest.MonkeyPatch) -> None:
     """A million UIDs are not one line: by place, from the end on, and none is lost or doubled."""
     fill(dovecot, 30)
-    monkeypatch.setattr(imap, "WINDOW", 7)
+    monkeypatch.setattr(imap_reader, "WINDOW", 7)
     with mailbox(dovecot) as box:
         box.select("INBOX")
         assert box.uids() == list(range(1, 31))
@@ -513,7 +513,7 @@ def test_idle_ends_in_time(dovecot: Dovecot, box: Mailbox) -> None:
 
 def test_idle_is_renewed(dovecot: Dovecot, box: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the server or a router forgets it; news is heard in each of them."""
-    monkeypatch.setattr(imap, "RENEW", 0.2)
+    monkeypatch.setattr(imap_reader, "RENEW", 0.2)
     threading.Timer(0.7, dovecot.deliver, ("alice", raw(1))).start()
     assert box.idle(10, lambda: False)
 

@@ -1,0 +1,54 @@
+"""Whether a message that turns up in a watched folder was in a spam folder before: then the user took it out.
+
+Fewer copies are in that folder than have been put there, by us or by anybody. A copy for each means that the message
+was delivered once more. What is found is never filed again. It is a lesson only when the message had arrived before it
+was seen in the spam folder: a spammer who sends the same once more, after the folder was emptied, must not teach.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mailtagger.apply import Mailbox, copies
+from mailtagger.imap import RawMessage
+from mailtagger.journal import Journal
+from mailtagger.parse import identify
+from mailtagger.places import Places
+
+SKEW = timedelta(minutes=5)  # the server's clock may be so far from ours
+
+
+@dataclass(frozen=True)
+class Back:
+    """The message is back from a spam folder; `teaches`: a person took it out, as far as anybody can tell."""
+
+    teaches: bool
+
+
+def find(
+    journal: Journal, mailbox: Mailbox, account: str, message: RawMessage, ident: str, message_id: str
+) -> Back | None:
+    """What is known of this message's way back from a spam folder; None where it was in none, or is another copy."""
+    here = message.address
+    moves = journal.moves(account, ident, message_id)
+    ours = [move for move in moves if move.target == here.folder and move.new_uid in (None, here.uid)]
+    if ours:  # it is here because we put it here: as spam, or back again
+        return Back(teaches=False) if any(move.target == ours[-1].folder for move in moves) else None
+    seen: dict[str, list[datetime]] = {}
+    for move in moves:
+        if move.target != here.folder and move.closed_at:
+            seen.setdefault(move.target, []).append(move.closed_at)
+    put = Counter({folder: len(times) for folder, times in seen.items()})
+    sighted: Counter[str] = Counter()
+    for sighting in Places(journal).sightings(account, message_id):
+        if sighting.folder != here.folder and (sighting.ident or ident) == ident and (
+            sighting.ident or sighting.size == message.size
+        ):
+            sighted[sighting.folder] += 1
+            seen.setdefault(sighting.folder, []).append(sighting.at)
+    put |= sighted  # our own moves are sighted as well: the larger number counts
+    out = [folder for folder in put if len(copies(mailbox, folder, message_id, identify, ident)) < put[folder]]
+    if not out:
+        return None
+    last = max(time for folder in out for time in seen[folder])
+    return Back(teaches=message.arrived is None or message.arrived <= last + SKEW)
