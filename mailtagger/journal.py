@@ -23,8 +23,9 @@ from mailtagger.state import explained, private_directory, private_file
 FILE = "journal.sqlite3"
 
 BLOBS = frozenset({"terms", "cleaned"})
+UNDO = "undo-"  # so begin the batches that take others back
 
-Act = Literal["keyword", "move"]
+Act = Literal["keyword", "move", "unmark"]  # only `undo` takes keywords off
 State = Literal["open", "done", "failed"]
 Row = TypeVar("Row")
 
@@ -389,14 +390,21 @@ class Journal:
                               state, new.get(row["uid"]) if row else None, why, self.now(), id_)
 
     def open_intents_of(self, account: str) -> list[Intent]:
-        """The account's intents without an outcome, oldest first: look before repeating any of them."""
-        return self.rows(Intent, "SELECT * FROM intents WHERE account = ? AND state = 'open' ORDER BY id", account)
+        """The account's intents without an outcome, oldest first: look before repeating any; an undo's are its own."""
+        return self.rows(
+            Intent, "SELECT * FROM intents WHERE account = ? AND state = 'open' AND substr(batch, 1, ?) <> ?"
+            " ORDER BY id", account, len(UNDO), UNDO,
+        )
 
     def moves(self, account: str, ident: str, message_id: str) -> list[Intent]:
-        """The done moves of this very message: back in a watched folder, the user rescued it."""
+        """The done moves of this very message: back in a watched folder, the user rescued it.
+
+        An undo's count from the start on: the message is back before the journal can know.
+        """
         return self.rows(
             Intent, "SELECT * FROM intents WHERE account = ? AND ident = ? AND message_id = ? AND act = 'move'"
-            " AND state = 'done' ORDER BY id", account, ident, message_id,
+            " AND (state = 'done' OR (state = 'open' AND substr(batch, 1, ?) = ?)) ORDER BY id",
+            account, ident, message_id, len(UNDO), UNDO,
         )
 
     def acts(self, account: str, address: Place) -> list[Intent]:
@@ -429,7 +437,8 @@ class Journal:
     def _weightiest(self, row: Judged) -> Intent | None:
         intents = self.rows(
             Intent, "SELECT * FROM intents WHERE account = ? AND folder = ? AND uidvalidity = ? AND uid = ?"
-            " ORDER BY act = 'move' DESC, id DESC LIMIT 1", row.account, row.folder, row.uidvalidity, row.uid,
+            " AND substr(batch, 1, ?) <> ? ORDER BY act = 'move' DESC, id DESC LIMIT 1",
+            row.account, row.folder, row.uidvalidity, row.uid, len(UNDO), UNDO,
         )
         return intents[0] if intents else None
 
@@ -442,11 +451,11 @@ class Journal:
             " UNION ALL"
             " SELECT CASE state WHEN 'done' THEN act ELSE state END AS name,"
             " COUNT(DISTINCT folder || char(0) || uidvalidity || char(0) || uid) AS n"
-            " FROM intents AS i WHERE account = ?1 AND opened_at >= ?2"
+            " FROM intents AS i WHERE account = ?1 AND opened_at >= ?2 AND substr(batch, 1, ?3) <> ?4"
             " AND NOT (state = 'failed' AND EXISTS (SELECT 1 FROM intents AS later WHERE later.account = i.account"
             " AND later.folder = i.folder AND later.uidvalidity = i.uidvalidity AND later.uid = i.uid"
             " AND later.act = i.act AND later.id > i.id AND later.state = 'done'))"
-            " GROUP BY name", account, start,
+            " GROUP BY name", account, start, len(UNDO), UNDO,
         )
         numbers = dict(rows)
         return Counts(
