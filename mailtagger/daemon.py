@@ -2,6 +2,7 @@
 
     main thread    waits for signals: SIGTERM or SIGINT ends it, a second one at once; SIGHUP reads the file again
     watchers       one thread and one connection each (watch.py); a dead server holds up nobody else
+    followers      one an account (follow.py): where is each message now, and what does that teach
     APScheduler    wakes the watchers, notices a new model, prunes the journal; it never talks to a server
 """
 
@@ -27,14 +28,17 @@ from mailtagger import log as logs
 from mailtagger.config import Account, Settings
 from mailtagger.decide import Policy
 from mailtagger.errors import ConfigError, MailtaggerError, StateError
+from mailtagger.follow import Follower
 from mailtagger.imap import Mailbox
 from mailtagger.journal import FILE, Journal
 from mailtagger.judge import Job
+from mailtagger.lessons import Lessons
 from mailtagger.pipeline import Outcome
 from mailtagger.report import plain
 from mailtagger.score import Scorer, open_scorer
 from mailtagger.state import RunLock
-from mailtagger.watch import Door, Watcher
+from mailtagger.watch import Watcher
+from mailtagger.worker import Door, Worker
 
 log = logging.getLogger(__name__)
 
@@ -131,12 +135,14 @@ class Daemon:
     ) -> None:
         self._path, self._settings, self._journal, self._level = path, settings, journal, level
         self._report, self._reporting = report, threading.Lock()
+        self._lessons = Lessons(journal)
         self._model = Model(settings)
         self._systemd = Systemd()
         self._clock = BackgroundScheduler(
             timezone=UTC, job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
         )
         self._watchers: dict[tuple[str, str], Watcher] = {}
+        self._followers: dict[str, Follower] = {}
         self._unconfigured: dict[str, ConfigError] = {}
         self._inbox = inbox
 
@@ -155,15 +161,16 @@ class Daemon:
         finally:
             self._systemd.stopping()
             self._clock.shutdown(wait=False)
-            _end(self._watchers.values())
+            _end([*self._watchers.values(), *self._followers.values()])
         if isinstance(news, ConfigError):
             raise news
         log.info("ended by %s", news.name)
 
     def _watch(self) -> None:
-        """A watcher for every folder of the settings that has none yet."""
+        """A watcher for every folder of the settings that has none yet, and a follower for every account."""
         doors = {watcher.account.name: watcher.door for watcher in self._watchers.values()}
-        started = []
+        started: list[Watcher] = []
+        following: list[Follower] = []
         for account in self._settings.accounts:
             door = doors.get(account.name, Door())
             for folder in account.folders:
@@ -174,14 +181,18 @@ class Daemon:
                     )
                     self._watchers[account.name, folder] = watcher
                     started.append(watcher)
+            if account.name not in self._followers:
+                mailbox = Mailbox(account, partial(secret.password, account))
+                self._followers[account.name] = Follower(account, mailbox, door, self._job)
+                following.append(self._followers[account.name])
         self._systemd.expect(set(started))
-        for watcher in started:
-            seconds = watcher.account.poll_seconds
+        for worker in (*started, *following):
+            seconds = worker.account.poll_seconds
             self._clock.add_job(
-                watcher.wake, "interval", seconds=seconds, jitter=seconds // 10 or None, id=watcher.name,
+                worker.wake, "interval", seconds=seconds, jitter=seconds // 10 or None, id=worker.name,
                 replace_existing=True,
             )
-            watcher.start()
+            worker.start()
 
     def _reload(self) -> None:
         """The file as it is now, if all of it can be used; what changed, and what is in trouble, is started anew."""
@@ -201,10 +212,18 @@ class Daemon:
             key: watcher for key, watcher in self._watchers.items()
             if not same or wanted.get(key) != watcher.account or watcher.troubled
         }
-        for key, watcher in leaving.items():
-            self._clock.remove_job(watcher.name)
+        accounts = {account.name: account for account in settings.accounts}
+        lost = {
+            name: follower for name, follower in self._followers.items()
+            if accounts.get(name) != follower.account or follower.troubled
+        }
+        for key in leaving:
             del self._watchers[key]
-        _end(leaving.values())
+        for name in lost:
+            del self._followers[name]
+        for worker in (gone := [*leaving.values(), *lost.values()]):
+            self._clock.remove_job(worker.name)
+        _end(gone)
         self._settings, self._model = settings, model
         logs.start(self._level or settings.log.level, settings.log.format)
         self._watch()
@@ -213,7 +232,7 @@ class Daemon:
     def _job(self, account: Account, stop: Callable[[], bool]) -> Job:
         scorer = self._model.scorer
         policy = Policy(*account.cutoffs(scorer.cutoffs.ham, scorer.cutoffs.spam))
-        return Job(account, self._settings.keywords, policy, scorer, self._journal, stop=stop)
+        return Job(account, self._settings.keywords, policy, scorer, self._journal, self._lessons, stop=stop)
 
     def _tell(self, outcome: Outcome) -> None:
         _log(outcome)
@@ -234,6 +253,7 @@ class Daemon:
     def _prune(self) -> None:
         try:
             self._journal.prune(datetime.now(UTC) - KEEP)
+            self._lessons.prune(timedelta(days=self._settings.keep_text))
         except StateError as error:
             log.warning("%s", plain(error))
 
@@ -268,17 +288,17 @@ def _signals(inbox: Inbox) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _end(watchers: Collection[Watcher]) -> None:
+def _end(workers: Collection[Worker]) -> None:
     """Returns when all have ended, or after GRACE seconds: then what is left waits for a server that says nothing."""
     began = time.monotonic()
-    for watcher in watchers:
-        watcher.stop()
+    for worker in workers:
+        worker.stop()
     for patience in (POLITE, GRACE):
-        for watcher in watchers:
-            watcher.join(max(0.0, began + patience - time.monotonic()))
-        for watcher in watchers:
-            if watcher.is_alive():
-                watcher.interrupt()
+        for worker in workers:
+            worker.join(max(0.0, began + patience - time.monotonic()))
+        for worker in workers:
+            if worker.is_alive():
+                worker.interrupt()
 
 
 def _log(outcome: Outcome) -> None:

@@ -62,6 +62,7 @@ MIGRATIONS = (
     # Learning: the lessons, and where to look for more of them.
     """
     ALTER TABLE messages ADD COLUMN taught TEXT NOT NULL DEFAULT '';
+    CREATE INDEX messages_message_id ON messages (account, message_id);
     CREATE TABLE lessons (
         id INTEGER PRIMARY KEY AUTOINCREMENT, account TEXT NOT NULL, ident TEXT NOT NULL, message_id TEXT NOT NULL,
         label TEXT NOT NULL, source TEXT NOT NULL, sender TEXT NOT NULL, folder TEXT NOT NULL, score REAL, verdict TEXT,
@@ -363,6 +364,20 @@ class Journal:
             " ORDER BY at DESC LIMIT 1", account, ident, message_id,
         )
         return rows[0] if rows else None
+
+    def called(self, account: str, message_id: str) -> list[Judged]:
+        """The verdicts on all messages with this Message-ID, oldest first; they need not be the same message."""
+        return self.rows(
+            Judged, "SELECT * FROM messages WHERE account = ? AND message_id = ? ORDER BY at, rowid",
+            account, message_id,
+        )
+
+    def moving(self, account: str, ident: str, message_id: str, target: str) -> list[Intent]:
+        """The moves of this very message to that folder which are done, or may be under way, oldest first."""
+        return self.rows(
+            Intent, "SELECT * FROM intents WHERE account = ? AND ident = ? AND message_id = ? AND act = 'move'"
+            " AND target = ? AND state <> 'failed' ORDER BY id", account, ident, message_id, target,
+        )
 
     def open_intents(self, intents: Sequence[Intent]) -> list[int]:
         """The intents' ids, in order, once all are safely on the disk; now they may be carried out."""

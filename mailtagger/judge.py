@@ -200,7 +200,9 @@ def _allowed(job: Job, raw: bytes, mail: Mail) -> bool:
 def _again(job: Job, row: Judged, address: Address, subject: str, flags: frozenset[str]) -> Judgement:
     """What the journal knows of a message, at its present address and under the present cutoffs."""
     decision = Decision(cast(Verdict, row.verdict), cast(By, row.decided_by), row.score, row.notes)
-    if row.decided_by == "model" and row.model == job.scorer.model:
+    if word := job.lessons and job.lessons.word(job.account.name, row.ident, row.message_id):
+        decision = Decision(word, "user", row.score, row.notes)
+    elif row.decided_by == "model" and row.model == job.scorer.model:
         decision = decide(row.score, job.policy, 0.0 if UNFAMILIAR in row.notes else 1.0, notes=row.notes)
     moved = (row.folder, row.uidvalidity, row.uid) != (address.folder, address.uidvalidity, address.uid)
     return Judgement(

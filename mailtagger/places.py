@@ -8,8 +8,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
+from mailtagger.decide import Word
 from mailtagger.imap import Address
 from mailtagger.journal import FolderRow, Journal
 
@@ -41,16 +41,20 @@ class Places:
         rows = self._journal.rows(FolderRow, "SELECT * FROM followed WHERE account = ? AND name = ?", account, name)
         return rows[0] if rows else None
 
-    def followed(self, account: str, name: str, uidvalidity: int, uidnext: int, modseq: int | None) -> None:
-        """From now on the folder counts as followed below `uidnext`; what was noted under another numbering goes."""
+    def followed(self, account: str, name: str, uidvalidity: int, uidnext: int, modseq: int | None, at: float) -> None:
+        """The folder is followed below `uidnext` by a look that began `at`; what another numbering left behind goes."""
         with self._journal.transaction():
             for table in ("sightings", "marks"):
                 self._journal.write(
                     f"DELETE FROM {table} WHERE account = ? AND folder = ? AND uidvalidity <> ?",
                     account, name, uidvalidity,
                 )
+            self._journal.write(
+                "DELETE FROM sightings WHERE account = ?1 AND folder = ?2 AND uid <= (SELECT uid FROM sightings"
+                " WHERE account = ?1 AND folder = ?2 ORDER BY uid DESC LIMIT 1 OFFSET ?3)", account, name, SIGHTINGS,
+            )
             self._journal.write("REPLACE INTO followed VALUES (?, ?, ?, ?, ?, ?)",
-                                account, name, uidvalidity, uidnext, modseq, self._journal.now())
+                                account, name, uidvalidity, uidnext, modseq, at)
 
     def saw(self, account: str, at: Address, message_id: str, size: int, ident: str = "") -> None:
         """This message lay in a spam folder."""
@@ -64,22 +68,15 @@ class Places:
             account, message_id,
         )
 
-    def trim(self, account: str, folder: str) -> None:
-        """Only the newest SIGHTINGS of a folder are kept."""
-        self._journal.write(
-            "DELETE FROM sightings WHERE account = ?1 AND folder = ?2 AND uid <= (SELECT uid FROM sightings"
-            " WHERE account = ?1 AND folder = ?2 ORDER BY uid DESC LIMIT 1 OFFSET ?3)", account, folder, SIGHTINGS,
-        )
-
-    def marked(self, account: str, folder: str, uidvalidity: int) -> set[tuple[int, str]]:
+    def marked(self, account: str, folder: str, uidvalidity: int) -> set[tuple[int, Word]]:
         """(UID, word) of the marks that were known."""
         return set(self._journal.rows(
             _mark, "SELECT uid, word FROM marks WHERE account = ? AND folder = ? AND uidvalidity = ?",
             account, folder, uidvalidity,
         ))
 
-    def remark(self, account: str, folder: str, uidvalidity: int, gone: Iterable[tuple[int, str]],
-               new: Iterable[tuple[int, str]]) -> None:
+    def remark(self, account: str, folder: str, uidvalidity: int, gone: Iterable[tuple[int, Word]] = (),
+               new: Iterable[tuple[int, Word]] = ()) -> None:
         """These marks are no longer shown, and these are."""
         place = (account, folder, uidvalidity)
         with self._journal.transaction():
@@ -90,5 +87,5 @@ class Places:
                 self._journal.write("REPLACE INTO marks VALUES (?, ?, ?, ?, ?)", *place, uid, word)
 
 
-def _mark(uid: int, word: str) -> tuple[int, Any]:
+def _mark(uid: int, word: Word) -> tuple[int, Word]:
     return uid, word

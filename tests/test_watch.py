@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from mailtagger import watch
+from mailtagger import watch, worker
 from mailtagger.config import Account
 from mailtagger.errors import ConfigError, LoginRefused, MailboxError, StateError, TryLater
 from mailtagger.imap import Address
 from mailtagger.journal import Journal
 from mailtagger.judge import FAILED, Job
 from mailtagger.pipeline import Outcome
-from mailtagger.watch import Backoff, Door, Watcher
+from mailtagger.watch import Watcher
+from mailtagger.worker import Backoff, Door
 from tests.fakes import MemoryMailbox, MemoryServer
 from tests.flow import Words, account, job, raw
 from tests.imap_server import mailbox as alices
@@ -52,8 +53,8 @@ class Watched:
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """All waits but those that a test is about."""
     for name in ("FIRST_WAIT", "STUCK_WAIT", "FEW", "STATE_WAIT"):
-        monkeypatch.setattr(watch, name, 0.01)
-    monkeypatch.setattr(watch, "LONGEST_WAIT", 0.05)
+        monkeypatch.setattr(worker, name, 0.01)
+    monkeypatch.setattr(worker, "LONGEST_WAIT", 0.05)
 
 
 @pytest.fixture
@@ -250,7 +251,7 @@ def test_a_storm_of_cuts_is_met_with_growing_waits(
     watching: Callable[..., Watched], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that cuts after each login is not asked more and more often, although each login succeeds."""
-    monkeypatch.setattr(watch, "LONGEST_WAIT", 60.0)
+    monkeypatch.setattr(worker, "LONGEST_WAIT", 60.0)
     mailbox = MemoryMailbox()
     mailbox.fail("select", TryLater("cut"), times=1000)
     watching(mailbox)
@@ -269,7 +270,7 @@ def test_a_wrong_password_is_not_repeated(
         mailbox.fail("connect", error, times=100)  # type: ignore[arg-type]
     watched = [watching(mailbox, door) for mailbox in mailboxes]
     time.sleep(0.5)
-    assert sum(mailbox.calls.count("connect") for mailbox in mailboxes) == watch.REFUSED_TRIES
+    assert sum(mailbox.calls.count("connect") for mailbox in mailboxes) == worker.REFUSED_TRIES
     assert len([record for record in caplog.records if "password" in record.message]) == 1
     assert [note.folder for note in watched[0].journal.notes()] == [""]
 
@@ -429,7 +430,7 @@ def test_stop_ends_a_long_pause(watching: Callable[..., Watched], monkeypatch: p
     mailbox = MemoryMailbox()
     mailbox.fail("connect", LoginRefused("wrong password"), times=100)
     one = watching(mailbox)
-    one.until(lambda: mailbox.calls.count("connect") == watch.REFUSED_TRIES)
+    one.until(lambda: mailbox.calls.count("connect") == worker.REFUSED_TRIES)
     began = time.monotonic()
     one.watcher.stop()
     one.watcher.join(SOON)

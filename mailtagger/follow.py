@@ -1,0 +1,244 @@
+"""Where is each message now? What the user has done with his mail since the last look becomes lessons.
+
+    into a folder that teaches spam   judged elsewhere before, or older than the last look: it was dragged there. What
+                                      the server itself delivers there is younger, and teaches nothing
+    out of it into one of ham         `rescue` tells; in watched folders `judge` asks it
+    $Junk, $NotJunk and their like    where they were not shown at the last look, nor set by us, nor there on arrival
+
+Our own moves are in the journal and never count. One look a poll interval: a STATUS for each folder, and more only
+where something has changed. Nothing here changes anything on the server: the folders are opened read-only.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from mailtagger import rescue
+from mailtagger.apply import LEFT_ALONE, copies
+from mailtagger.config import Account
+from mailtagger.decide import Word
+from mailtagger.errors import MailboxError
+from mailtagger.imap import Address, FolderState, Mailbox, RawMessage
+from mailtagger.imap_reader import Head, Status
+from mailtagger.imap_syntax import lower
+from mailtagger.journal import FolderRow, Judged
+from mailtagger.judge import Job, lesson_of, opinion
+from mailtagger.lessons import Lesson, Source
+from mailtagger.parse import identify, parse
+from mailtagger.places import SIGHTINGS, Places
+from mailtagger.report import plain
+from mailtagger.teaching import named, teaches
+from mailtagger.worker import Door, Worker
+
+log = logging.getLogger(__name__)
+
+WORDS: dict[Word, tuple[str, ...]] = {"spam": ("$Junk", "Junk"), "ham": ("$NotJunk", "NotJunk", "NonJunk")}
+FOLDERS_SECONDS = 600.0  # after which the list of folders is asked for again
+CHUNK = 50  # messages that are looked at, learned and committed together
+
+
+def folders_that_teach(job: Job, mailbox: Mailbox) -> dict[str, Word]:
+    """The account's folders whose mail is spam, or ham, by its user's word."""
+    try:
+        spam_folder = mailbox.spam_folder(job.account.spam_folder)
+    except MailboxError:
+        spam_folder = None
+    found = {info.name: teaches(job.account, info, spam_folder) for info in mailbox.folders()}
+    return {name: word for name, word in found.items() if word}
+
+
+def look(job: Job, mailbox: Mailbox, places: Places, folders: Mapping[str, Word]) -> Iterator[Lesson]:
+    """What the user has taught since the last look, learned; folder by folder."""
+    for name, teaching in folders.items():
+        if job.stop():
+            return
+        try:
+            yield from _Look(job, mailbox, places, name, teaching).lessons()
+        except MailboxError as error:  # removed or refused meanwhile: the others are looked at all the same
+            log.info("%s/%s is not followed: %s", job.account.name, plain(name), plain(error))
+
+
+class _Look:
+    """One look at one folder."""
+
+    def __init__(self, job: Job, mailbox: Mailbox, places: Places, folder: str, teaching: Word) -> None:
+        self._job, self._mailbox, self._places = job, mailbox, places
+        self._folder, self._teaching = folder, teaching
+        self._account, self._journal = job.account.name, job.journal
+        self._watched = named(folder, job.account.folders)
+
+    def lessons(self) -> Iterator[Lesson]:
+        began = self._journal.now()
+        status, row = self._mailbox.status(self._folder), self._places.folder(self._account, self._folder)
+        before = row if row and row.uidvalidity == status.uidvalidity else None
+        reach = self._reach(status)
+        same = before and (before.uidnext, before.modseq) == (reach, status.modseq)
+        if not same or (status.modseq is None and self._job.account.keywords_teach):
+            state = self._mailbox.examine(self._folder)
+            reach = self._reach(state)
+            if not self._watched:  # what arrives there the watcher judges, and asks whether it was rescued
+                yield from self._arrivals(state, before)
+            if self._job.account.keywords_teach:
+                yield from self._words(state, before, reach)
+            if self._job.stop():
+                return
+            status = Status(state.uidvalidity, state.uidnext, state.messages, state.modseq)
+        self._places.followed(self._account, self._folder, status.uidvalidity, reach, status.modseq, began)
+
+    def _reach(self, state: Status | FolderState) -> int:
+        """The UID below which this look goes; in a watched folder what is judged: so its first marks are known."""
+        if not self._watched:
+            return state.uidnext
+        row = self._journal.folder(self._account, self._folder)
+        return min(state.uidnext, row.uidnext) if row and row.uidvalidity == state.uidvalidity else 0
+
+    def _arrivals(self, state: FolderState, before: FolderRow | None) -> Iterator[Lesson]:
+        """Lessons from what lies here now and did not at the last look."""
+        if before is None and self._teaching == "ham":
+            return  # an archive of years: what was rescued into it before we came is nobody's news
+        first = before.uidnext if before else 1
+        uids = [uid for uid in self._mailbox.uids(first) if uid < state.uidnext][-SIGHTINGS:]
+        for start in range(0, len(uids), CHUNK):
+            if self._job.stop():
+                return
+            heads = [h for h in self._mailbox.heads(uids[start : start + CHUNK]) if not _left_alone(h.flags)]
+            asked = self._put_here if self._teaching == "spam" else self._rescued
+            suspects = [head.address.uid for head in heads if self._suspect(head, before)]
+            found = {}
+            for message in self._mailbox.fetch(suspects) if suspects else ():
+                found[message.address.uid] = message, asked(message, before)
+            yield from self._note(heads, found)
+
+    def _suspect(self, head: Head, before: FolderRow | None) -> bool:
+        """Whether the message may have been brought here by the user; its header alone is known."""
+        message_id = parse(head.header).message_id
+        if self._teaching == "ham":
+            return bool(self._places.sightings(self._account, message_id)) or any(
+                self._journal.moves(self._account, row.ident, message_id)
+                for row in self._journal.called(self._account, message_id)
+            )
+        return _older(head, before) or bool(self._elsewhere(message_id))
+
+    def _put_here(self, message: RawMessage, before: FolderRow | None) -> Lesson | None:
+        """The lesson that a message in a spam folder teaches, unless we or the server put it there."""
+        mail, ident, at = parse(message.raw), identify(message.raw), message.address
+        ours = self._journal.moving(self._account, ident, mail.message_id, at.folder)
+        known = sum(1 for one in self._places.sightings(self._account, mail.message_id)
+                    if one.folder == at.folder and one.ident == ident and one.uid != at.uid)
+        if any(move.new_uid == at.uid for move in ours) or sum(move.new_uid is None for move in ours) > known:
+            return None
+        judged = [row for row in self._elsewhere(mail.message_id) if row.ident == ident]
+        if judged and all(copies(self._mailbox, row.folder, mail.message_id, identify, ident) for row in judged):
+            return None  # it still lies where it was judged: this one was delivered here
+        if not judged and not _older(message, before):
+            return None
+        return self._lesson(message, "spam", "moved", judged[-1] if judged else None)
+
+    def _rescued(self, message: RawMessage, before: FolderRow | None) -> Lesson | None:
+        mail, ident = parse(message.raw), identify(message.raw)
+        back = rescue.find(self._journal, self._mailbox, self._account, message, ident, mail.message_id)
+        if not back or not back.teaches:
+            return None
+        return self._lesson(message, "ham", "moved", self._journal.known(self._account, ident, mail.message_id))
+
+    def _elsewhere(self, message_id: str) -> list[Judged]:
+        return [row for row in self._journal.called(self._account, message_id) if row.folder != self._folder]
+
+    def _note(
+        self, heads: Sequence[Head], found: dict[int, tuple[RawMessage, Lesson | None]]
+    ) -> Iterator[Lesson]:
+        """Commits what was seen together with what it teaches."""
+        news = []
+        with self._journal.transaction():
+            for head in heads:
+                message, lesson = found.get(head.address.uid, (None, None))
+                if self._teaching == "spam":
+                    ident = identify(message.raw) if message else ""
+                    message_id = parse(head.header).message_id
+                    self._places.saw(self._account, head.address, message_id, head.size, ident)
+                if lesson and self._job.lessons and self._job.lessons.learn(lesson):
+                    news.append(lesson)
+        yield from news
+
+    def _words(self, state: FolderState, before: FolderRow | None, reach: int) -> Iterator[Lesson]:
+        """Lessons from the marks that mail programs have set since the last look."""
+        words: tuple[Word, ...] = ("ham",) if self._teaching == "spam" else ("spam", "ham")  # all mail there is $Junk
+        shown = {word: self._mailbox.keyworded(WORDS[word]) for word in words}
+        unclear = set.intersection(*shown.values()) if len(words) > 1 else set[int]()
+        now = {(uid, word) for word, uids in shown.items() for uid in uids - unclear if uid < reach}
+        known = self._places.marked(self._account, state.name, state.uidvalidity)
+        self._places.remark(self._account, state.name, state.uidvalidity, gone=known - now)
+        new = sorted(now - known)
+        for start in range(0, len(new), CHUNK):
+            part = dict(new[start : start + CHUNK])
+            said = {uid for uid, word in part.items() if self._is_word(state, uid, word, before)}
+            lessons = [
+                self._lesson(message, part[message.address.uid], "keyword",
+                             self._journal.judged(self._account, message.address))
+                for message in (self._mailbox.fetch(sorted(said)) if said else ())
+            ]
+            with self._journal.transaction():
+                news = [lesson for lesson in lessons if self._job.lessons and self._job.lessons.learn(lesson)]
+                self._places.remark(self._account, state.name, state.uidvalidity, new=part.items())
+            yield from news
+
+    def _is_word(self, state: FolderState, uid: int, word: Word, before: FolderRow | None) -> bool:
+        at = Address(state.name, state.uidvalidity, uid)
+        row = self._journal.judged(self._account, at)
+        if row is None:  # it can only be known to be new where we have looked before
+            return before is not None and uid < before.uidnext
+        acts = self._journal.acts(self._account, at)
+        ours = lower(name for act in acts if act.act == "keyword" for name in act.target.split())
+        return not lower(WORDS[word]) & (lower(row.flags_before) | ours)
+
+    def _lesson(self, message: RawMessage, label: Word, source: Source, before: Judged | None) -> Lesson:
+        mail, job = parse(message.raw), self._job
+        seen = opinion(message.raw, mail, job.scorer, job.policy)
+        ident = identify(message.raw)
+        return lesson_of(message.raw, mail, ident, seen, self._account, label, source, message.address.folder, before)
+
+
+class Follower(Worker):
+    """Keeps looking where an account's mail is until `stop`."""
+
+    def __init__(
+        self,
+        account: Account,
+        mailbox: Mailbox,
+        door: Door,
+        job: Callable[[Account, Callable[[], bool]], Job],
+        learned: Callable[[Lesson], None] = lambda lesson: None,
+    ) -> None:
+        super().__init__(f"{account.name} (following)", account, "", mailbox, door, job)
+        self._learned = learned
+
+    def _session(self) -> None:
+        places = Places(self._job().journal)
+        folders: dict[str, Word] = {}
+        asked = -FOLDERS_SECONDS
+        while not self._stopping.is_set():
+            job = self._job()
+            if time.monotonic() - asked > FOLDERS_SECONDS:
+                folders, asked = folders_that_teach(job, self._mailbox), time.monotonic()
+            for lesson in look(job, self._mailbox, places, folders):
+                self._tell(lesson)
+            if self._stopping.is_set():
+                return
+            self._recovered(job)
+            self._awake.wait(1.5 * self.account.poll_seconds)  # the clock wakes us
+            self._awake.clear()
+
+    def _tell(self, lesson: Lesson) -> None:
+        log.info("%s/%s %s learned as %s (%s); said before: %s", lesson.account, plain(lesson.folder), lesson.ident[:8],
+                 lesson.label, lesson.source, lesson.verdict or "nothing",
+                 extra={name: getattr(lesson, name) for name in ("account", "folder", "ident", "label", "source")})
+        self._learned(lesson)
+
+
+def _older(message: Head | RawMessage, before: FolderRow | None) -> bool:
+    """Whether the message had arrived before this folder was last looked at, so that it cannot be a delivery to it."""
+    return bool(before and message.arrived and message.arrived < before.checked_at)
+
+
+def _left_alone(flags: frozenset[str]) -> bool:
+    return any(flag.lower() in LEFT_ALONE for flag in flags)
