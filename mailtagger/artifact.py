@@ -206,11 +206,20 @@ def install(source: Path, state_dir: Path, prove: Callable[[Artifact], object]) 
 
 
 def rollback(state_dir: Path) -> Artifact:
-    """The model that was `current` before this one, now `current` again."""
+    """The model that was in use before this one, in use again: `previous`, or the packaged one where this one is the
+    first that was installed. A second time it goes back to this one."""
     models = state_dir / "models"
-    previous = models / PREVIOUS
-    if not previous.is_symlink():
+    current, previous = models / CURRENT, models / PREVIOUS
+    before = previous.readlink() if previous.is_symlink() else None
+    now = current.readlink() if current.is_symlink() else None
+    if before is None and now is None:
         raise ModelError(f"There is no earlier model in {models}.", "`mailtagger models list` shows which there are.")
+    if before is None or before == now:
+        artifact = load(find(None))
+        _link(previous, str(now))
+        current.unlink()
+        _sync(models)
+        return artifact
     artifact = load(_pointed(previous))
     _point(models, artifact.path.name)
     return artifact
@@ -287,18 +296,25 @@ def _pointed(link: Path) -> Path:
 
 
 def _point(models: Path, name: str) -> None:
-    """`current` points to `name`, and `previous` to what it pointed to before; each in one step."""
-    current = models / CURRENT
+    """`current` points to `name`, and `previous` to what it pointed to before, each in one step; where the packaged
+    model was in use there is no `previous`."""
+    current, previous = models / CURRENT, models / PREVIOUS
     before = current.readlink() if current.is_symlink() else None
     if before == Path(name):
         return
-    for link, target in ((PREVIOUS, before), (CURRENT, name)):
-        if target is not None:
-            aside = models / f".{link}"
-            aside.unlink(missing_ok=True)
-            aside.symlink_to(target)
-            aside.replace(models / link)
+    if before is None:
+        previous.unlink(missing_ok=True)
+    else:
+        _link(previous, str(before))
+    _link(current, name)
     _sync(models)
+
+
+def _link(link: Path, name: str) -> None:
+    aside = link.with_name(f".{link.name}")
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(name)
+    aside.replace(link)
 
 
 def _write(file: Path, content: bytes) -> None:

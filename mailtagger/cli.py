@@ -139,6 +139,7 @@ def scan(
     from mailtagger.decide import Policy
     from mailtagger.journal import FILE, Journal
     from mailtagger.judge import Job
+    from mailtagger.lessons import Lessons
 
     settings = context.obj.settings()
     scorer = _scorer(settings)
@@ -151,7 +152,7 @@ def scan(
     ):
         policy = Policy(*chosen.cutoffs(scorer.cutoffs.ham, scorer.cutoffs.spam))
         job = Job(
-            chosen, settings.keywords, policy, scorer, journal,
+            chosen, settings.keywords, policy, scorer, journal, Lessons(journal),
             act=apply, release=yes, judge_anew=True, subjects=not as_json, stop=stopped,
         )
         for outcome in pipeline.scan(job, mailbox, folder, since.date() if since else None, limit, report.total):
@@ -324,6 +325,21 @@ def models_list(context: typer.Context, as_json: Json = False) -> None:
             report.row(row | problem)
 
 
+@models.command("rollback")
+def models_rollback(context: typer.Context) -> None:
+    """Go back to the model that was in use before this one; a second time, forward again."""
+    from mailtagger import artifact
+
+    settings = context.obj.settings()
+    if settings.model:
+        raise ConfigError(f"`model:` in the configuration says that {settings.model} is used.", "Change that line.")
+    before = _model_in_use(settings)
+    now = artifact.rollback(settings.state_dir)
+    packaged = " (the packaged one)" if now.path.parent == artifact.PACKAGED else ""
+    print(f"{now.id}{packaged} is in use again, instead of {before.get('id', 'one that cannot be used')}. "
+          "A daemon that runs takes it within a minute.")
+
+
 @models.command("verify")
 def models_verify(
     context: typer.Context,
@@ -382,12 +398,43 @@ def demo(
 def retrain(
     context: typer.Context,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be learned, and change nothing.")] = False,
+    if_changed: Annotated[bool, typer.Option("--if-changed", help="Only if lessons have come or gone.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Learn from corrections. This version records none, so there is nothing to learn from yet."""
-    from mailtagger import artifact
+    """Fine-tune the model on your lessons; it is used only if good mail called spam does not rise and errors fall."""
+    from mailtagger import retrain as retraining
+    from mailtagger.lessons import Lessons
 
-    model = artifact.load(_model_path(context.obj.settings()))
-    print(f"There are no corrections to learn from: this version records none. {model.id} stays the current model.")
+    settings = context.obj.settings()
+    with _journal(settings) as journal, _terminated():
+        lessons = Lessons(journal) if journal else None
+        plan = retraining.plan(settings.state_dir, settings.model, lessons)
+        if not lessons or not plan.lessons or dry_run or (if_changed and not retraining.changed(plan, lessons)):
+            with Report(records.LESSONS, as_json) as report:
+                for record in records.lessons(plan) if dry_run else ():
+                    report.row(record)
+                report.close({"summary": records.planned(plan)}, records.planned_for_a_person(plan, dry_run))
+            return
+        if settings.model:
+            raise ConfigError(
+                "`model:` in the configuration names a model, and a retrained one would not be used.",
+                "Take that line out: then the packaged model is used, and retrained ones after it.",
+            )
+        with Report(records.RETRAINED, as_json, "retraining") as report:
+            done = retraining.retrain(settings.state_dir, plan, lessons, report.share)
+            for record in records.retrained(done):
+                report.row(record if as_json else records.retrained_for_a_person(record))
+            report.close({"summary": records.promotion(done)}, records.promotion_for_a_person(done))
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does: what it has written aside is cleared away, and the status is 130."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

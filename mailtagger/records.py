@@ -4,6 +4,7 @@ Other programs read these: a key may be added at the end, and is never renamed o
 """
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from mailtagger.decide import Policy
     from mailtagger.files import Source
     from mailtagger.journal import Event, Journal
+    from mailtagger.lessons import Retraining
     from mailtagger.pipeline import Outcome
+    from mailtagger.retrain import Plan
     from mailtagger.score import Scorer
 
 Record = dict[str, Any]
@@ -33,6 +36,12 @@ HISTORY = (
 )
 MODELS = (
     Column("id", "id", 24), Column("in_use", "in use", 6), Column("created", "created", 20), Column("path", "path", 0),
+)
+LESSONS = (Column("label", "label", 6), Column("source", "taught by", 10), Column("lessons", "lessons", 7))
+RETRAINED = (
+    Column("asked", "asked", 20), Column("mails", "mails", 6), Column("good_called_spam", "good called spam", 17),
+    Column("spam_called_ham", "spam called ham", 16), Column("unsure", "unsure", 12),
+    Column("caught", "spam called spam", 16),
 )
 VERIFIED = (Column("id", "id", 24), Column("fine", "fine", 4), Column("problem", "", 0))
 
@@ -129,3 +138,62 @@ def status_lines(record: Record) -> list[str]:
 def clock(at: datetime) -> str:
     """A time as a person's clock shows it."""
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def lessons(plan: "Plan") -> list[Record]:
+    """One object of `retrain --dry-run --json` for each label and source."""
+    counts = Counter((lesson.label, lesson.source) for lesson in plan.lessons)
+    return [{"label": label, "source": source, "lessons": n} for (label, source), n in sorted(counts.items())]
+
+
+def planned(plan: "Plan") -> Record:
+    """The last line of `retrain --json` where nothing was trained."""
+    return {
+        "model": plan.current.id, "lessons": len(plan.lessons), "news": plan.news, "learned": len(plan.split.learned),
+        "held_out": len(plan.split.held_out), "without_text": plan.without_text, "promoted": False,
+    }
+
+
+def planned_for_a_person(plan: "Plan", dry_run: bool) -> str:
+    """The same for a person."""
+    stays = f"{plan.current.id} stays the current model."
+    old = f" Of {plan.without_text} more the text is gone (keep_text)." if plan.without_text else ""
+    if not plan.lessons:
+        return f"There are no corrections to learn from.{old} {stays}"
+    if not dry_run:
+        return f"No lesson has come or gone since the last retraining. {stays}"
+    return (f"{len(plan.split.learned)} lessons would be learned, {plan.news} of them for the first time, and "
+            f"{len(plan.split.held_out)} held out to judge by.{old} Nothing was changed.")
+
+
+def retrained(done: "Retraining") -> list[Record]:
+    """One object of `retrain --json` for each set of mails: [before, after] of each count."""
+    keys = ("good_called_spam", "spam_called_ham", "unsure", "caught", "kept", "wrong_at_half")
+    return [
+        {"asked": name, "mails": both["new"]["mails"], **{key: [both["old"][key], both["new"][key]] for key in keys}}
+        for name, both in done.figures["sets"].items()
+    ]
+
+
+def retrained_for_a_person(record: Record) -> Record:
+    """The same for RETRAINED."""
+    names = {"base": "the base's hold-out", "held_out": "your mail held out", "learned": "your lessons"}
+    both = {key: f"{value[0]} → {value[1]}" for key, value in record.items() if isinstance(value, list)}
+    return record | both | {"asked": names[record["asked"]]}
+
+
+def promotion(done: "Retraining") -> Record:
+    """The last line of `retrain --json`."""
+    return {
+        "model": done.candidate if done.promoted else done.figures["compared"], "candidate": done.candidate,
+        "parent": done.parent, "lessons": done.figures["lessons"], "held_out": done.figures["held_out"],
+        "promoted": done.promoted, "why": done.why,
+    }
+
+
+def promotion_for_a_person(done: "Retraining") -> str:
+    """The same for a person."""
+    if done.promoted:
+        return (f"{done.candidate} is the current model now: {done.why}. `mailtagger models rollback` goes back to "
+                f"{done.figures['compared']}.")
+    return f"{done.figures['compared']} stays the current model: {done.why}. {done.candidate} is kept for inspection."

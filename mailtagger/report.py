@@ -67,6 +67,11 @@ class Report:
         if self._progress:
             self._progress.advance(self._task)
 
+    def share(self, done: float) -> None:
+        """So much of the work is done, 0 to 1, where it is not counted in records."""
+        if self._progress:
+            self._progress.update(self._task, total=100, completed=round(100 * done))
+
     def row(self, record: Record) -> None:
         """Prints one record."""
         if self.as_json:

@@ -20,10 +20,16 @@ LOCK_FILE = "run.lock"
 
 
 class RunLock:
-    """Held while one `run` works a state directory; a second one gets a StateError that names the first by its pid."""
+    """Held while one `run` works a state directory; a second one gets a StateError that names the first by its pid.
 
-    def __init__(self, state_dir: Path, wait: float = 1.0) -> None:
-        self._path = state_dir / LOCK_FILE
+    With another `file` the same for another work that is done once at a time; `who` is the sentence's subject.
+    """
+
+    def __init__(
+        self, state_dir: Path, wait: float = 1.0, file: str = LOCK_FILE, who: str = "Another mailtagger"
+    ) -> None:
+        self._path = state_dir / file
+        self._who = who
         self._wait = wait  # `running` holds the lock for an instant, and a process that ends takes a moment
         self._fd: int | None = None
 
@@ -46,7 +52,7 @@ class RunLock:
         while not _flocked(fd, fcntl.LOCK_EX):
             if time.monotonic() >= until:
                 raise StateError(
-                    f"Another mailtagger (process {_pid(fd) or 'unknown'}) already runs on {self._path.parent}.",
+                    f"{self._who} (process {_pid(fd) or 'unknown'}) already runs on {self._path.parent}.",
                     "Stop that one first, or set another state_dir.",
                 )
             time.sleep(0.05)

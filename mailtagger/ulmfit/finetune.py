@@ -4,7 +4,7 @@ the first and forgets nothing of the second.
 LSTM: gradual unfreezing from the last layer on, rates divided by 2.6 a layer (ULMFiT §3.3), batch norm as it stands.
 The linear part: the weights nearest to the old ones under which the lessons come out right. What is rehearsed keeps to
 what the old model says of it, not to its label ("learning without forgetting", Li & Hoiem 2016, arXiv 1606.09282).
-Measured with five lessons, on 1,500 mails of the hold-out: errors at one half 36 before, 35 after; with labels as targets
+Measured with five lessons, on 1,500 mails held out: errors at one half 36 before, 35 after; with labels as targets
 44, as every spam is then pulled along. Calibration and cutoffs stay as they are.
 """
 
