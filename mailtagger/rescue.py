@@ -51,4 +51,6 @@ def find(
     if not out:
         return None
     last = max(time for folder in out for time in seen[folder])
+    if any(move.target == here.folder and move.closed_at and move.closed_at >= last for move in moves):
+        return Back(teaches=False)  # `undo` put it into this folder, which the server has renumbered since
     return Back(teaches=message.arrived is None or message.arrived <= last + SKEW)
