@@ -55,16 +55,31 @@ class Scorer:
         """The score of a cleaned text; a blank one is for the caller to decide."""
         if not text.strip():
             raise ValueError("a blank text has no score")
-        ids = self.ids(text)
+        return self.read(self.ids(text))
+
+    def read(self, ids: Ids) -> Score:
+        """The score of these tokens; no tokens count as one that is unknown."""
+        ids = ids if len(ids) else np.array([self._pieces.unk_id()], dtype=np.int64)
         (logit,) = self._session.run(["logit"], {"ids": ids[np.newaxis]})
         z = float(logit.item())
         return Score(self.probability(z), z, len(ids), self.familiar(ids))
 
     def ids(self, text: str) -> Ids:
         """The tokens the model reads: of long mail the first 256 and the last 128 (a model may say otherwise)."""
-        whole = text.encode("utf-8", "replace").decode()  # a lone surrogate would be an error
-        ids = self._pieces.encode(whole) or [self._pieces.unk_id()]
+        ids = self._encode(text) or [self._pieces.unk_id()]
         return np.array(cut(ids, self._cut.head, self._cut.tail), dtype=np.int64)
+
+    def words(self, text: str) -> list[tuple[int, str]]:
+        """For each of `ids(text)` the word that it is a part of: its place in the cleaned text, and the word."""
+        names, at, found = text.split(), -1, []
+        for id_ in self._encode(text):
+            at += self._pieces.id_to_piece(id_).startswith("▁")  # no piece reaches over a space
+            found.append(at)
+        return [(at, names[at]) for at in cut(found, self._cut.head, self._cut.tail)]
+
+    def _encode(self, text: str) -> list[int]:
+        whole = text.encode("utf-8", "replace").decode()  # a lone surrogate would be an error
+        return list(self._pieces.encode(whole))
 
     def familiar(self, ids: Ids) -> float:
         """How much of the text is in words that the model knows, 0 to 1.
