@@ -9,7 +9,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -232,6 +232,43 @@ def score(
             report.step()
             report.row(record if as_json else records.scored_for_a_person(record))
     raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def explain(
+    context: typer.Context,
+    path: Annotated[str | None, typer.Argument(metavar="[PATH]", help="A message in a file.")] = None,
+    folder: Annotated[str | None, typer.Option(metavar="F", help="Instead of PATH: the folder it is in,")] = None,
+    uid: Annotated[int | None, typer.Option(metavar="N", min=1, help="and its UID there.")] = None,
+    account: AccountName = None,
+    as_json: Json = False,
+) -> None:
+    """Why a message gets its score and verdict: the words that push each way, your lessons, what is on record of it."""
+    from mailtagger import artifact, explained
+    from mailtagger import explain as explaining
+    from mailtagger.decide import Policy
+    from mailtagger.score import open_scorer
+
+    if (path is None) == (folder is None) or (folder is None) != (uid is None):
+        raise typer.BadParameter("name a file, or a folder and a UID", param_hint="PATH, or --folder and --uid")
+    settings = context.obj.settings() if folder or account else context.obj.settings_if_any()
+    chosen = None
+    if folder and uid:
+        with _mailbox(settings, account, folder) as (chosen, mailbox):
+            message = explaining.on_server(mailbox, folder, uid)
+    else:
+        message = explaining.in_file(path or "")
+        if settings:
+            _known_account(settings, account)
+            accounts = [one for one in settings.accounts if account in (None, one.name)]
+            chosen = accounts[0] if len(accounts) == 1 else None
+    model = artifact.load(_model_path(settings))
+    scorer = open_scorer(model)
+    cutoffs = scorer.cutoffs.ham, scorer.cutoffs.spam
+    policy = Policy(*(chosen.cutoffs(*cutoffs) if chosen else cutoffs))
+    with _journal(settings) if settings else nullcontext() as journal:
+        record = explaining.explain(message, explaining.Asked(model, scorer, policy, chosen, journal))
+    print(json.dumps(record) if as_json else "\n".join(explained.lines(record)))
 
 
 def _scorer(settings: "Settings | None") -> "Scorer":
