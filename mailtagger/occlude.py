@@ -64,7 +64,8 @@ def occlude(scorer: Scorer, text: str) -> list[Part]:
     places = [np.array(places) for _, places in units]
     if len(tokens) > SCORINGS:
         passages = [range(start, min(start + PASSAGE, len(units))) for start in range(0, len(units), PASSAGE)]
-        weight = {n: abs(without([places[i] for i in passage])) for passage in passages for n in passage}
+        weight = [weighed for passage in passages
+                  for weighed in [abs(without([places[i] for i in passage]))] * len(passage)]
         ranked = sorted(tokens, key=lambda token: -max(weight[n] for n in tokens[token]))
         tokens = {token: tokens[token] for token in ranked[: SCORINGS - len(passages)]}
     parts = [Part(token, len(at), without([places[n] for n in at])) for token, at in tokens.items()]

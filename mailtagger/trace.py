@@ -1,5 +1,5 @@
-"""Where in a message a user's lessons find what they know: the personal layer's terms gathered into header fields, words
-of the subject and words of the text.
+"""Where in a message a user's lessons find what they know: the personal layer's terms gathered into header fields,
+words of the subject and words of the text.
 
 A term is a few bytes, often of several places at once; it counts for the first of them that a person would look at:
 the sender's fields, the subject, the text, then what else stands in the header. The shares are the layer's own and sum
