@@ -134,7 +134,7 @@ def explain(message: Message, asked: Asked) -> Record:
         "checked": _agrees(total, score),
         "lessons_learned": layer.lessons,
         "lessons": [_lesson(*one) for one in nearest(terms(message.raw, mail), taught, ident)],
-        "notes": [*seen.decision.notes, *_told(seen.text, asked.scorer)],
+        "notes": [*seen.decision.notes, *_told(seen.text, asked.scorer, words)],
         "journal": before,
     }
 
@@ -182,13 +182,15 @@ def _why(seen: Opinion, policy: Policy) -> str:
             return "The model decided." if decision.verdict != "unsure" else "The model is in doubt."
 
 
-def _told(text: str, scorer: Scorer) -> list[str]:
-    """What a person should know of the text beside its words: disguises, and what was not read."""
+def _told(text: str, scorer: Scorer, weighed: Sequence[Part]) -> list[str]:
+    """What a person should know of the text beside its words: disguises, what was not read, and what not weighed."""
     words = text.split()
     said = [f"disguise: {in_words(token)}" for token in DISGUISES if token in words]
     read = len({at for at, _ in scorer.words(text)})
     if read < len(words):
         said.append(f"long mail: {read} of its {len(words)} words were read, those at the beginning and at the end")
+    if sum(part.times * len(part.token.split()) for part in weighed) < read and weighed:
+        said.append("many words: only those of the passages that matter were weighed one by one")
     return said
 
 

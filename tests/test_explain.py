@@ -144,6 +144,17 @@ def test_long_mail_takes_no_more_scorings(scorer: Scorer, monkeypatch: pytest.Mo
     assert {"viagra", "cialis"} <= {part.token for part in parts[:8]}
 
 
+def test_what_was_not_weighed_is_told(asked: Asked) -> None:
+    """Of long mail it is said that not all of it was read, and that not all that was read was weighed."""
+    words = " ".join(f"{a}{b}" for a in ("tree", "house", "river", "stone") for b in map(chr, range(97, 123)))
+    short = explain(Message(b"Subject: x\n\nsome words\n"), asked)
+    long = explain(Message(f"Subject: x\n\n{words} {words[::-1]} {words.replace('e', 'o')}\n".encode()), asked)
+    assert short["notes"] == ["too few words that the model knows"] and long["checked"] is True
+    assert any(re.match(r"long mail: \d+ of its 313 words were read", note) for note in long["notes"])
+    many = f"Subject: x\n\n{' '.join(dict.fromkeys(' '.join(map(text_of, DEMO.glob('ham-*.eml'))).split()))}\n"
+    assert any(note.startswith("many words") for note in explain(Message(many.encode()), asked)["notes"])
+
+
 def test_words_stand_beside_their_tokens(scorer: Scorer) -> None:
     """Each token that is read has its word, also behind the cut and for scripts that the model does not know."""
     for text in ("hello xxurl shop ! xxrep xxn3 xxattach pdf 中文字 ünïc", " ".join(f"wort{n}" for n in range(900))):
