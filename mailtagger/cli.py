@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mailtagger import __version__, log, records
-from mailtagger.errors import ConfigError, MailtaggerError, ModelError
+from mailtagger.errors import ConfigError, MailtaggerError, ModelError, StateError
 from mailtagger.report import Report
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Given:
 
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 AccountName = Annotated[str | None, typer.Option("--account", metavar="NAME", help="One of several accounts.")]
 
 
@@ -280,17 +281,21 @@ def _scorer(settings: "Settings | None") -> "Scorer":
 
 @app.command()
 def status(context: typer.Context, as_json: Json = False) -> None:
-    """Whether mailtagger runs, what it has done, and what a person should know."""
+    """Whether mailtagger runs, what it has done, how often you had to correct it, and what a person should know."""
+    from mailtagger import figures
+    from mailtagger.lessons import Lessons
     from mailtagger.state import running
 
     settings = context.obj.settings()
+    model = _model_in_use(settings)
     with _journal(settings) as journal:
         record = {
             "version": __version__,
             "running": running(settings.state_dir),
             "state_dir": str(settings.state_dir),
-            "model": _model_in_use(settings),
+            "model": model,
             "accounts": [records.account_status(journal, account) for account in settings.accounts],
+            "retraining": figures.retraining(Lessons(journal).retrainings() if journal else [], model.get("id")),
         }
     print(json.dumps(record, default=str) if as_json else "\n".join(records.status_lines(record)))
 
@@ -310,18 +315,113 @@ def history(
     context: typer.Context,
     limit: Annotated[int, typer.Option(min=1, help="The last N messages.")] = 20,
     account: AccountName = None,
-    since: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M"], help="Judged since then.")
-    ] = None,
+    since: Annotated[datetime | None, typer.Option(formats=TIMES, help="Judged, or taught, since then.")] = None,
+    lessons: Annotated[bool, typer.Option("--lessons", help="What you have taught, instead.")] = False,
     as_json: Json = False,
 ) -> None:
-    """The messages judged last, newest first, and what was done with them."""
+    """The messages judged last, newest first: what was done with them, in which batch, and what you said of them."""
+    from mailtagger import past
+
     settings = context.obj.settings()
     _known_account(settings, account)
-    with _journal(settings) as journal, Report(records.HISTORY, as_json) as report:
-        for event in journal.history(limit, account, since) if journal else ():
-            record = records.event(event)
-            report.row(record if as_json else record | {"at": records.clock(event.judged.at)})
+    with _journal(settings) as journal, Report(past.LESSONS if lessons else past.HISTORY, as_json) as report:
+        if journal is None:
+            return
+        find = past.taught if lessons else past.history
+        for record in find(journal, _names(settings, account), limit, since):
+            report.row(record if as_json else past.for_a_person(record))
+
+
+@app.command()
+def undo(
+    context: typer.Context,
+    since: Annotated[datetime | None, typer.Option(formats=TIMES, help="All that was done since then.")] = None,
+    batch: Annotated[str | None, typer.Option(metavar="ID", help="One batch; `history` names it.")] = None,
+    folder: Annotated[str | None, typer.Option(metavar="F", help="One message: the folder it is or was in,")] = None,
+    uid: Annotated[int | None, typer.Option(metavar="N", min=1, help="and its UID there.")] = None,
+    account: AccountName = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take back what mailtagger did with mail, by default its last batch: folder and keywords as they were before."""
+    from functools import partial
+
+    from mailtagger import past, secret
+    from mailtagger import undo as undoing
+    from mailtagger.imap import Mailbox
+    from mailtagger.journal import UNDO
+
+    _one_of({"--since": since, "--batch": batch, "--folder": folder}, at_most=True)
+    if (folder is None) != (uid is None):
+        raise typer.BadParameter("a message is named by both", param_hint="--folder and --uid")
+    if batch is not None and batch.startswith(UNDO):
+        raise typer.BadParameter("that batch is an undo itself; what it put back stays there", param_hint="--batch")
+    settings = context.obj.settings()
+    _known_account(settings, account)
+    message = (folder, uid) if folder is not None and uid is not None else None
+    counts = {"undone": 0, "failed": 0}
+    with _journal(settings) as journal, Report(past.UNDONE, as_json) as report:
+        chosen = undoing.choose(journal, _names(settings, account), batch, since, message) if journal else {}
+        if message and len(chosen) > 1:
+            raise typer.BadParameter(f"{', '.join(chosen)} all have such a message", param_hint="--account")
+        for one in settings.accounts:
+            if journal is None or one.name not in chosen:
+                continue
+            with Mailbox(one, partial(secret.password, one)) as mailbox:
+                for result in undoing.undo(mailbox, journal, one.name, chosen[one.name], dry_run):
+                    counts["failed" if result.why else "undone"] += 1
+                    row = past.undone if as_json else past.undone_for_a_person
+                    report.row(row(result, dry_run))
+        report.close({"summary": counts}, past.undone_summary(counts, dry_run))
+    raise typer.Exit(1 if counts["failed"] else 0)
+
+
+@app.command()
+def forget(
+    context: typer.Context,
+    sender: Annotated[str | None, typer.Option(metavar="ADDRESS|@DOMAIN", help="Lessons of mail from there.")] = None,
+    message_id: Annotated[str | None, typer.Option(metavar="ID", help="The lesson of one message.")] = None,
+    since: Annotated[datetime | None, typer.Option(formats=TIMES, help="Lessons learned since then.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All lessons and all correspondents.")] = False,
+    account: AccountName = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take back what you taught, as if it had never been; its text is wiped from the disk."""
+    from mailtagger import forget as forgetting
+    from mailtagger import past
+
+    _one_of({"--sender": sender, "--message-id": message_id, "--since": since, "--all": everything or None})
+    if sender is not None and "@" not in sender:
+        raise typer.BadParameter("an address, or a domain as @example.org", param_hint="--sender")
+    settings = context.obj.settings()
+    _known_account(settings, account)
+    with _journal(settings) as journal, Report(past.LESSONS, as_json) as report:
+        meant = forgetting.Meant()
+        if journal:
+            meant = forgetting.choose(journal, _names(settings, account), sender, message_id, since, everything)
+        for record in forgetting.lines(meant.lessons):
+            report.row(record if as_json else past.for_a_person(record))
+        if meant and not yes:
+            if as_json or not sys.stdin.isatty():
+                report.close({"summary": forgetting.summary(meant, False)}, forgetting.sentence(meant, False))
+                raise typer.BadParameter("nobody can be asked here, and nothing was forgotten", param_hint="--yes")
+            typer.confirm(f"{forgetting.sentence(meant, False)} Forget?", abort=True)
+        wiped = forgetting.forget(journal, meant) if journal else True
+        report.close({"summary": forgetting.summary(meant, True)}, forgetting.sentence(meant, True))
+    if not wiped:
+        raise StateError("The lessons are gone, but another process still reads the file that holds their text.",
+                         "Run the same command once more when it has ended.")
+
+
+def _one_of(given: "dict[str, object]", at_most: bool = False) -> None:
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1 or not (names or at_most):
+        raise typer.BadParameter("give one of them", param_hint=", ".join(given))
+
+
+def _names(settings: "Settings", only: str | None) -> list[str]:
+    return [account.name for account in settings.accounts if only in (None, account.name)]
 
 
 @app.command()

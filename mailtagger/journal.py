@@ -313,11 +313,10 @@ class Journal:
         with self.transaction():
             return self._execute(sql, *values)
 
-    def wipe(self) -> None:
-        """What was deleted until now is also gone from the write-ahead log."""
+    def wipe(self) -> bool:
+        """Whether what was deleted until now is also gone from the write-ahead log; not while others are reading."""
         with self._lock, explained(self.path):
-            if not self._db.in_transaction:
-                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            return not self._db.in_transaction and not self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
 
     def folder(self, account: str, name: str) -> FolderRow | None:
         """How far this folder was read, or None on the very first visit."""

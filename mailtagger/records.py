@@ -110,6 +110,8 @@ def event(judged_and_done: "Event") -> Record:
 
 def account_status(journal: "Journal | None", account: "Account") -> Record:
     """One account in `status --json`."""
+    from mailtagger import figures
+
     record: Record = {"name": account.name, "mode": account.mode, "counts": {}, "folders": [], "notes": []}
     if journal:
         record["counts"] = asdict(journal.counts(account.name))
@@ -117,19 +119,26 @@ def account_status(journal: "Journal | None", account: "Account") -> Record:
             record["folders"].append({"folder": row.name, "uidnext": row.uidnext, "checked_at": row.checked_at})
         for note in journal.notes(account.name):
             record["notes"].append({"folder": note.folder, "kind": note.kind, "text": note.text, "at": note.at})
+    record["figures"] = figures.figures(figures.count(journal, account.name) if journal else figures.Tally())
     return record
 
 
 def status_lines(record: Record) -> list[str]:
     """`status` for a person."""
+    from mailtagger import figures
+
     runs = f"running (process {record['running']})" if record["running"] else "not running"
     lines = [
         f"mailtagger {record['version']}, {runs}; state in {record['state_dir']}",
         f"model: {record['model'].get('id') or record['model']['problem']}",
+        *figures.retraining_sentences(record["retraining"]),
     ]
     for account in record["accounts"]:
-        counts = ", ".join(f"{number} {what}" for what, number in account["counts"].items() if number)
-        lines.append(f"{account['name']} ({account['mode']}): {counts or 'nothing judged yet'}")
+        said = figures.sentences(account["figures"]) or ["nothing judged yet"]
+        lines.append(f"{account['name']} ({account['mode']}): {said[0]}")
+        lines += [f"  {sentence}" for sentence in said[1:]]
+        waiting = {"failed": "acts failed", "open": "acts wait"}
+        lines += [f"  {account['counts'][key]} {what}" for key, what in waiting.items() if account["counts"].get(key)]
         lines += [f"  {folder['folder']}: looked at {clock(folder['checked_at'])}" for folder in account["folders"]]
         lines += [f"  ! {note['folder']} {note['text']} (since {clock(note['at'])})" for note in account["notes"]]
     return [plain(line) for line in lines]
