@@ -103,7 +103,7 @@ def explain(message: Message, asked: Asked) -> Record:
     notes = [*mail.notes, *message.notes]
     seen = opinion(message.raw, mail, asked.scorer, asked.policy, layer, word, allowed, notes)
     words = occlude(asked.scorer, seen.text) if seen.decision.score is not None else []
-    shares = trace(message.raw, mail, layer) if seen.personal else []
+    shares = trace(message.raw, mail, layer, seen.base) if seen.personal else []
     rest = seen.base - math.fsum(part.log_odds for part in words)
     personal_rest = seen.personal - math.fsum(share.log_odds for share in shares)
     total = math.fsum([*(part.log_odds for part in words), rest, *(share.log_odds for share in shares), personal_rest])

@@ -41,14 +41,14 @@ class _Piece:
     owner: tuple[str, str]
 
 
-def trace(raw: bytes, mail: Mail, layer: Personal, most: int = 40) -> list[Share]:
-    """The shares of what pushes hardest, at most so many."""
+def trace(raw: bytes, mail: Mail, layer: Personal, base: float = 0.0, most: int = 40) -> list[Share]:
+    """The shares of what pushes hardest, at most so many; `base` is what the model says, which bounds the layer."""
     found = terms(raw, mail)
     names = named(raw, mail)
     document, pieces = _document(raw, mail)
     starts = [piece.start for piece in pieces]
     sums: defaultdict[tuple[str, str], float] = defaultdict(float)
-    for term, weight in zip(found.tolist(), layer.weights(found).tolist(), strict=True):
+    for term, weight in zip(found.tolist(), layer.weights(found, base).tolist(), strict=True):
         if weight:
             name = names.get(term, "")
             sums[_owner(name.lower(), document, pieces, starts) or ("", " ".join(name.split()))] += weight
