@@ -102,6 +102,8 @@ def retrain(state_dir: Path, plan: Plan, lessons: Lessons, tell: Tell = lambda s
 
 def needs_torch() -> None:
     """ModelError, with the way out, where training is not installed."""
+    # Threads that wait for each other by spinning cost five times the time where another process has one of two cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         import mailtagger.ulmfit.finetune  # noqa: F401
     except ModuleNotFoundError as error:
