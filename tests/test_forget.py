@@ -1,0 +1,232 @@
+"""forget: what was taught is as if it had never been, in the scores and on the disk; history tells what was taught."""
+
+import json
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mailtagger import forget, past
+from mailtagger.decide import Decision
+from mailtagger.imap import Address
+from mailtagger.journal import FILE, Journal
+from mailtagger.lessons import Lesson, Lessons
+from mailtagger.parse import identify, parse
+from mailtagger.personal import Personal, terms
+from tests.flow import raw
+from tests.test_cli import Mailtagger, configured, mailtagger, model, nothing_configured  # noqa: F401
+
+CANARY = "canaryword"
+
+
+def taught(journal: Journal, number: int, **changes: Any) -> Lesson:
+    """A lesson on mail of its own, as it stands in the journal."""
+    mail = raw(f"offer {number}", body=f"{CANARY}{number} and more words", message_id=f"{number}@test")
+    given: dict[str, Any] = {
+        "account": "home", "ident": identify(mail), "message_id": f"{number}@test", "label": "spam", "source": "moved",
+        "sender": f"shop{number}@example.org", "folder": "Junk", "base": -1.0, "terms": terms(mail, parse(mail)),
+        "text": f"{CANARY}{number} and more words",
+    }
+    Lessons(journal).learn(Lesson(**given | changes))
+    return Lessons(journal).all()[-1]
+
+
+def forgotten(journal: Journal, **choice: Any) -> int:
+    meant = forget.choose(journal, ["home", "work"], **choice)
+    assert forget.forget(journal, meant)
+    return len(meant.lessons)
+
+
+def weights(layer: Personal) -> bytes:
+    return layer.state()
+
+
+# What is meant
+
+
+def test_a_sender_is_an_address_or_a_domain(journal: Journal) -> None:
+    """Without case, and neither a longer domain nor one that only ends so is meant; his place among friends goes."""
+    for number, sender in enumerate(["A@Example.org", "b@example.org", "c@badexample.org", "d@sub.example.org", ""]):
+        taught(journal, number, sender=sender)
+    for address in "a@example.org", "e@example.org", "a@other.org":
+        journal.write("INSERT INTO correspondents VALUES ('home', ?, 'sent', 0)", address)
+    meant = forget.choose(journal, ["home"], sender="a@EXAMPLE.org")
+    assert ([one.message_id for one in meant.lessons], meant.correspondents) == (
+        ["0@test"], (("home", "a@example.org"),))
+    meant = forget.choose(journal, ["home"], sender="@example.org")
+    assert [one.message_id for one in meant.lessons] == ["0@test", "1@test"]
+    assert forget.forget(journal, meant)
+    assert [one.message_id for one in Lessons(journal).all()] == ["2@test", "3@test", "4@test"]
+    assert journal.rows(dict, "SELECT address FROM correspondents") == [{"address": "a@other.org"}]
+
+
+def test_one_message_a_time_or_everything(journal: Journal) -> None:
+    """A Message-ID with or without brackets; of an account that is not named nothing goes."""
+    now = datetime.now(UTC)
+    for number in range(4):
+        taught(journal, number, at=now - timedelta(days=number))
+    taught(journal, 9, account="else")
+    journal.write("INSERT INTO correspondents VALUES ('home', 'a@b', 'sent', 0)")
+    assert forgotten(journal, message_id="<1@test>") == 1
+    assert forgotten(journal, since=now - timedelta(days=2, hours=1)) == 2
+    assert forgotten(journal, everything=True) == 1
+    assert [one.account for one in Lessons(journal).all()] == ["else"]
+    assert journal.rows(dict, "SELECT * FROM correspondents") == []
+    assert forget.choose(journal, ["home"]) == forget.Meant()
+
+
+# What is left
+
+
+def test_fifty_wrong_lessons_go_at_once_and_leave_nothing(journal: Journal) -> None:
+    """The layer is exactly the one that never heard of them, and no byte of their text is in any file."""
+    for number in range(20):
+        taught(journal, number, label="ham" if number % 2 else "spam")
+    before = weights(Lessons(journal).personal("home"))
+    files = [journal.path, *journal.path.parent.glob(f"{FILE}-*")]
+    poisoned = datetime.now(UTC)
+    for number in range(100, 150):
+        taught(journal, number, label="ham")
+    lessons = Lessons(journal)
+    assert weights(lessons.personal("home")) != before
+    ident = lessons.all()[-1].ident
+    assert any(ident.encode() in file.read_bytes() for file in files), "the test looks where it would be"
+    assert forgotten(journal, since=poisoned) == 50
+    assert weights(lessons.personal("home")) == weights(Lessons(journal).personal("home")) == before
+    for file in files:
+        assert not file.exists() or ident.encode() not in file.read_bytes()
+
+
+def test_no_text_is_left_in_the_file_or_its_log(journal: Journal) -> None:
+    """A text that SQLite keeps in many pages, some of them in the write-ahead log; found before, gone after."""
+    rng = np.random.default_rng(7)
+    noise = "".join(map(chr, rng.integers(0x4E00, 0x9FFF, 20_000)))  # does not compress into nothing
+    lesson = taught(journal, 1, text=f"{CANARY} {noise}")
+    [packed] = journal.rows(lambda cleaned: bytes(cleaned), "SELECT cleaned FROM lessons")
+    pieces = [packed[at : at + 32] for at in range(100, len(packed) - 100, 5000)]
+    assert any(piece in file.read_bytes() for file in _files(journal) for piece in pieces)
+    assert forgotten(journal, message_id=lesson.message_id) == 1
+    assert not [file for file in _files(journal) for piece in pieces if piece in file.read_bytes()]
+
+
+def _files(journal: Journal) -> list[Path]:
+    return [file for file in journal.path.parent.glob(f"{FILE}*") if not file.name.endswith("-shm")]
+
+
+def test_while_another_process_reads_it_is_told(tmp_path: Path) -> None:
+    """A reader keeps the log from being emptied: the lessons are gone, their bytes are not, and that is no success."""
+    with Journal(tmp_path / FILE, wait=0.1) as journal:
+        taught(journal, 1)
+        reader = sqlite3.connect(journal.path, isolation_level=None)
+        try:
+            reader.execute("BEGIN")
+            reader.execute("SELECT COUNT(*) FROM lessons").fetchone()
+            assert not forget.forget(journal, forget.choose(journal, ["home"], everything=True))
+        finally:
+            reader.close()
+        assert Lessons(journal).all() == []
+        assert forget.forget(journal, forget.Meant())
+
+
+def test_what_was_done_with_mail_and_where_it_was_seen_is_kept(journal: Journal) -> None:
+    """Else what lies in the folders would be news, and be learned again; and what was rescued be filed again."""
+    taught(journal, 1)
+    journal.record("home", Address("INBOX", 1, 1), "ident", "1@test", 0.9, Decision("ham", "user", 0.9), [], "m")
+    journal.write("INSERT INTO sightings VALUES ('home', 'Junk', 1, 1, '1@test', 9, '', 0)")
+    journal.write("INSERT INTO marks VALUES ('home', 'INBOX', 1, 1, 'spam')")
+    forgotten(journal, everything=True)
+    for table in "messages", "sightings", "marks":
+        assert len(journal.rows(dict, f"SELECT * FROM {table}")) == 1
+
+
+def test_a_model_that_has_learned_it_is_named(journal: Journal) -> None:
+    """Its weights cannot forget: the sentence says what can be done."""
+    for number in range(3):
+        taught(journal, number)
+    lessons = Lessons(journal)
+    lessons.learned([one.id for one in lessons.all()[:2]], "home-1")
+    meant = forget.choose(journal, ["home"], everything=True)
+    assert meant.models == {"home-1": 2}
+    sentence = forget.sentence(meant, True)
+    assert "3 lessons (0 of good mail, 3 of spam) are forgotten" in sentence
+    assert "home-1 has learned 2" in sentence and "retrain" in sentence and "models rollback" in sentence
+
+
+# history
+
+
+def test_history_tells_what_you_said_of_it(journal: Journal) -> None:
+    """Of a judged message beside its verdict; a message that was never judged has a line of its own."""
+    lesson = taught(journal, 1, label="ham", verdict="spam")
+    journal.record("home", Address("INBOX", 1, 1), lesson.ident, "1@test", 0.9, Decision("spam", "model", 0.9), [], "m")
+    journal.record("home", Address("INBOX", 1, 2), "other", "2@test", 0.1, Decision("ham", "model", 0.1), [], "m")
+    taught(journal, 3, at=datetime.now(UTC) - timedelta(days=1), source="learn")
+    plain, corrected, unjudged = past.history(journal, ["home"], 10)
+    assert (plain["message_id"], plain["corrected"], plain["batch"]) == ("2@test", None, None)
+    assert (corrected["verdict"], corrected["corrected"]) == ("spam", "ham")
+    assert (unjudged["message_id"], unjudged["verdict"], unjudged["corrected"], unjudged["notes"]) == (
+        "3@test", None, "spam", ["taught: learn"])
+    assert list(plain) == list(unjudged)
+    assert len(past.history(journal, ["home"], 1)) == 1
+    assert past.history(journal, ["work"], 10) == []
+    assert len(past.history(journal, ["home"], 10, datetime.now(UTC) - timedelta(hours=1))) == 2
+
+
+def test_history_of_lessons_is_newest_first(journal: Journal) -> None:
+    """Bulk learning may take old mail after new: the time counts that the lesson bears."""
+    now = datetime.now(UTC)
+    for number, days in enumerate([3, 1, 2]):
+        taught(journal, number, at=now - timedelta(days=days), verdict="ham", score=0.1)
+    found = past.taught(journal, ["home"], 2)
+    assert [(one["message_id"], one["label"], one["verdict"]) for one in found] == [
+        ("1@test", "spam", "ham"), ("2@test", "spam", "ham")]
+    assert "text" not in found[0]
+
+
+# The commands
+
+
+@pytest.fixture
+def config(tmp_path: Path, model: Path) -> Path:  # noqa: F811
+    return configured(tmp_path, model, {"name": "home", "host": "localhost", "username": "x"})
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["--all", "--since", "2026-01-01"], ["--sender", "example.org"], ["--all", "--account", "nobody"],
+])
+def test_what_to_forget_must_be_said(mailtagger: Mailtagger, config: Path, arguments: list[str]) -> None:  # noqa: F811
+    """Without a choice, or with two, nothing is forgotten."""
+    assert mailtagger("--config", config, "forget", *arguments).status == 2
+
+
+def test_nothing_is_forgotten_where_nobody_can_be_asked(
+    mailtagger: Mailtagger, config: Path, tmp_path: Path  # noqa: F811
+) -> None:
+    """It is shown, and stays, until --yes is given."""
+    with Journal(tmp_path / "state" / FILE) as journal:
+        taught(journal, 1)
+    done = mailtagger("--config", config, "forget", "--all", "--json")
+    assert done.status == 2 and "--yes" in done.err
+    assert done.records[0]["message_id"] == "1@test"
+    assert done.records[-1]["summary"] | {"forgotten": False} == done.records[-1]["summary"]
+    done = mailtagger("--config", config, "forget", "--all", "--yes", "--json")
+    assert (done.status, done.records[-1]["summary"]["forgotten"]) == (0, True)
+    assert CANARY not in done.out
+    with Journal(tmp_path / "state" / FILE) as journal:
+        assert Lessons(journal).all() == []
+    done = mailtagger("--config", config, "forget", "--all")
+    assert (done.status, done.out) == (0, "0 lessons (0 of good mail, 0 of spam) are forgotten.\n")
+
+
+def test_history_lists_lessons(mailtagger: Mailtagger, config: Path, tmp_path: Path) -> None:  # noqa: F811
+    """As JSON, and as a table that a person can read."""
+    assert mailtagger("--config", config, "history", "--lessons").out == ""
+    with Journal(tmp_path / "state" / FILE) as journal:
+        taught(journal, 1)
+    [record] = mailtagger("--config", config, "history", "--lessons", "--json").records
+    assert (record["label"], record["source"], record["sender"]) == ("spam", "moved", "shop1@example.org")
+    assert "shop1@example.org" in mailtagger("--config", config, "history", "--lessons").out
+    assert json.loads(mailtagger("--config", config, "history", "--json").out)["corrected"] == "spam"
