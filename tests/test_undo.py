@@ -1,7 +1,10 @@
 """undo: mail is back as it was before us, or it is said why not, whatever the user did and whatever broke meanwhile."""
 
 import contextlib
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,24 @@ from mailtagger import pipeline
 from mailtagger.dovecot import Dovecot
 from mailtagger.errors import MailboxError, TryLater
 from mailtagger.imap import Address
-from mailtagger.journal import UNDO, Journal
+from mailtagger.journal import FILE, UNDO, Journal
 from mailtagger.lessons import Lessons
 from mailtagger.restore import FASTER, GONE, NOT_REMOVED, Undone
 from mailtagger.undo import choose, undo
 from tests.fakes import Folder, MemoryMailbox
 from tests.flow import connected, job, journal_in, raw
 from tests.imap_server import mailbox as real_mailbox
+from tests.test_cli import (  # noqa: F401
+    ROOT,
+    account,
+    configured,
+    eventually,
+    folder,
+    message,
+    model,
+    nothing_configured,
+)
+from tests.tiny_model import SPAM_TEXT
 
 OURS = {"MailtaggerSpam", "$Junk"}
 
@@ -450,3 +464,37 @@ def test_on_dovecot_everything_is_as_before(dovecot: Dovecot, state: Journal) ->
     assert _contents(dovecot, "Receipts") == {mails["moved on"]: {b"$Label2"}}
     assert _contents(dovecot, "Junk") == {mails["homeless"]: {b"$Label2", b"MailtaggerSpam", b"$Junk"}}
     assert Lessons(state).all() == []
+
+
+def test_beside_a_running_daemon(tmp_path: Path, model: Path, dovecot: Dovecot) -> None:  # noqa: F811
+    """It hears of each message that comes back at once, and neither files nor learns it; the same after a restart."""
+    config = configured(tmp_path, model, account(dovecot, mode="apply", poll_seconds=1))
+    command = [sys.executable, "-m", "mailtagger", "--config", str(config)]
+    names = {f"spam{number}" for number in range(8)}
+    log = tmp_path / "log"
+
+    def running(deed: Callable[[Callable[[Callable[[], bool]], None]], None]) -> None:
+        with log.open("wb") as err, subprocess.Popen([*command, "run"], stderr=err, cwd=ROOT) as daemon:
+            try:
+                eventually(lambda: "ready" in log.read_text(), daemon)
+                deed(lambda condition: eventually(condition, daemon))
+                time.sleep(2.5)  # two looks of the follower
+            finally:
+                daemon.terminate()
+                daemon.wait(10)
+
+    def first(wait: Callable[[Callable[[], bool]], None]) -> None:
+        for name in names:
+            dovecot.deliver("alice", message(SPAM_TEXT, name))
+        wait(lambda: folder(dovecot, "Junk").keys() == names)
+        time.sleep(1.5)
+        done = subprocess.run([*command, "undo", "--since", "2000-01-01"], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    running(first)
+    running(lambda wait: None)
+    assert folder(dovecot, "INBOX") == {name: set() for name in names}
+    assert folder(dovecot, "Junk") == {}
+    with Journal(tmp_path / "state" / FILE) as journal:
+        assert Lessons(journal).all() == []
+        assert journal.rows(dict, "SELECT id FROM intents WHERE state = 'open'") == []
