@@ -34,8 +34,9 @@ class Sample:
     held_out: tuple[Rehearsed, ...]
 
 
-def load(file: Path = FILE) -> Sample:
+def load(file: Path | None = None) -> Sample:
     """The sample, in a fixed order; ModelError where it is missing, damaged or of other cleaning rules."""
+    file = file or FILE
     parts: dict[bool, list[Rehearsed]] = {False: [], True: []}
     try:
         with lzma.open(file, "rt", encoding="utf-8") as lines:

@@ -295,12 +295,22 @@ class TestInstall:
         assert artifact.find(state).name == "mine-1"
         assert artifact.rollback(state).id == "mine-2"
 
-    def test_there_is_nothing_before_the_first(self, state: Path, make: Callable[[str], Path]) -> None:
-        """Rolling back with one model is refused, and that one stays."""
-        artifact.install(make("mine-1"), state, open_scorer)
+    def test_before_the_first_there_was_the_packaged_one(self, state: Path, make: Callable[[str], Path]) -> None:
+        """Rolling back with one model leads to the packaged one, and again to that one; with none it is refused."""
         with pytest.raises(ModelError, match="no earlier model"):
             artifact.rollback(state)
-        assert artifact.find(state).name == "mine-1"
+        artifact.install(make("mine-1"), state, open_scorer)
+        assert artifact.rollback(state).id == artifact.find(state).name == "shipped-1"
+        assert artifact.rollback(state).id == artifact.find(state).name == "mine-1"
+
+    def test_after_a_rollback_to_the_packaged_one_the_next_comes_after_that(
+        self, state: Path, make: Callable[[str], Path]
+    ) -> None:
+        """What `previous` said before does not come back: the model before the next one was the packaged one."""
+        artifact.install(make("mine-1"), state, open_scorer)
+        artifact.rollback(state)
+        artifact.install(make("mine-2"), state, open_scorer)
+        assert artifact.rollback(state).id == "shipped-1"
 
     def test_a_model_that_fails_its_proof_changes_nothing(self, state: Path, make: Callable[[str], Path]) -> None:
         """The old model stays current, and no directory of that name appears."""
