@@ -154,6 +154,12 @@ class Reader:
             if not {"\\noselect", "\\nonexistent"} & lower(attributes)
         ]
 
+    def called(self, wanted: str) -> FolderInfo | None:
+        """The folder that a person calls so, with or without the server's prefix (`INBOX.`); None where none is."""
+        folders = {folder.name: folder for folder in self.folders()}
+        name = self._namespace().spelling(wanted, list(folders))
+        return None if name is None else folders[name]
+
     def select(self, folder: str) -> FolderState:
         """The folder opened for reading and writing; its name may lack the server's prefix (`INBOX.`)."""
         try:
@@ -220,10 +226,14 @@ class Reader:
 
     def subjects(self, uids: Iterable[int]) -> dict[int, bytes]:
         """UID → the header with the field Subject alone, of those messages that are still there."""
+        return self.headers(uids, ["SUBJECT"])
+
+    def headers(self, uids: Iterable[int], names: Sequence[str]) -> dict[int, bytes]:
+        """UID → the header with these fields alone, of those messages that are still there."""
         return {
             uid: one.body
             for portion in portions(uids)
-            for uid, one in self._fetch(portion, "BODY.PEEK[HEADER.FIELDS (SUBJECT)]").items()
+            for uid, one in self._fetch(portion, f"BODY.PEEK[HEADER.FIELDS ({' '.join(names).upper()})]").items()
             if one.body is not None
         }
 
@@ -243,6 +253,10 @@ class Reader:
         for name in names[-2::-1]:
             criteria = ["OR", "KEYWORD", name, *criteria]
         return set(self._search(*criteria))
+
+    def answered(self) -> list[int]:
+        """The UIDs of the messages that were answered, ascending."""
+        return sorted(self._search("ANSWERED"))
 
     def locate(self, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str) -> list[int]:
         """UIDs of the messages in `folder` with this Message-ID and this ident; the selected folder stays selected."""
