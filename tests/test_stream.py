@@ -70,6 +70,13 @@ def test_the_truth_is_told_by_the_protocol() -> None:
     assert 4 < sum(a != b for a, b in zip(wrong, truth, strict=True)) < 25
 
 
+def test_what_cannot_start_from_nothing_is_told_one_of_each() -> None:
+    """bogofilter scores nothing before it knows a mail of each class: it is told the first, always."""
+    recorder = Recorder()
+    replay(POSTS[:3], np.zeros(3), recorder, "tenth", one_of_each=True)
+    assert [(mail, spam) for kind, mail, spam in recorder.events if kind == "learn"] == [(0, True), (1, False)]
+
+
 def test_figures_count_by_hand() -> None:
     """Errors at 0.5, good mail called spam at 0.5 and at the cutoff, missed spam; in the first 200 and in all."""
     spam = np.array([False, True] * 150)

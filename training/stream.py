@@ -11,8 +11,9 @@ the daemon's way: parse, clean, score, personal layer. The truth is told
     delayed  500 mails later
     wrong    after every mail, but one in a hundred the wrong way, drawn; errors are counted by the true label
 
-Beside it stand the model alone and bogofilter, told the same (its own tokens, its own cutoff of 0.99). 1-ROCA % is the
-chance, in percent, that a spam scores below a good mail (Cormack & Lynam, TREC 2005), with a 95 % bootstrap interval.
+Beside it stand the model alone and bogofilter (its own tokens, its own cutoff of 0.99), told the same, and the first
+mail of each class, without which it cannot score. 1-ROCA % is the chance, in percent, that a spam scores below a good
+mail (Cormack & Lynam, TREC 2005), with a 95 % bootstrap interval.
 """
 
 import argparse
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             lines += figures(protocol, name, scores, cutoff, spam)
         if with_bogofilter:
             with Bogofilter() as filter_:
-                scores = replay(posts, bases, filter_, protocol)
+                scores = replay(posts, bases, filter_, protocol, one_of_each=True)
             lines += figures(protocol, "bogofilter", scores, log_odds_of(filter_.CUTOFF), spam)
         print(f"{protocol}\n\n{report(lines)}\n", flush=True)
         found += lines
@@ -159,8 +160,12 @@ def base_log_odds(posts: Sequence[Post], model: Path) -> Scores:
     return found
 
 
-def replay(posts: Sequence[Post], bases: Scores, learner: Learner, protocol: str) -> Scores:
-    """The log-odds of each mail at the time it came, with the truth told by the protocol."""
+def replay(
+    posts: Sequence[Post], bases: Scores, learner: Learner, protocol: str, one_of_each: bool = False
+) -> Scores:
+    """The log-odds of each mail at the time it came, with the truth told by the protocol, and of the first mail of each
+    class in any case where the learner can say nothing without."""
+    firsts = {[post.spam for post in posts].index(spam) for spam in {post.spam for post in posts}}
     rng = np.random.default_rng(SEED)
     wrong, drawn = rng.random(len(posts)) < WRONG, rng.random(len(posts)) < TENTH
     waiting: dict[int, Seen] = {}
@@ -173,7 +178,7 @@ def replay(posts: Sequence[Post], bases: Scores, learner: Learner, protocol: str
             "errors": (found[i] > 0) != post.spam,
             "tenth": bool(drawn[i]),
             "delayed": at >= 0,
-        }.get(protocol, True)
+        }.get(protocol, True) or (one_of_each and at in firsts)
         if told:
             learner.learn(waiting[at], posts[at].spam ^ (protocol == "wrong" and bool(wrong[at])))
         waiting.pop(at, None)
