@@ -377,6 +377,64 @@ def undo(
 
 
 @app.command()
+def learn(
+    context: typer.Context,
+    ham: Annotated[list[str] | None, typer.Option(metavar="WHAT", help="A folder or file of good mail.")] = None,
+    spam: Annotated[list[str] | None, typer.Option(metavar="WHAT", help="A folder or file of spam.")] = None,
+    sent: Annotated[str | None, typer.Option(metavar="F", help="A folder of mail you sent: whom you write to.")] = None,
+    bootstrap: Annotated[
+        bool, typer.Option("--bootstrap", help="What you sent, archived and answered, as the server knows it.")
+    ] = False,
+    reviewed: Annotated[
+        bool, typer.Option("--reviewed", help="You have been through these folders, watched ones included.")
+    ] = False,
+    account: AccountName = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The newest N messages of each.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Learn in bulk from mail that you have sorted; WHAT is folder:NAME, file:PATH, or either alone."""
+    from functools import partial
+
+    from mailtagger import secret, starting
+    from mailtagger.decide import Policy
+    from mailtagger.imap import Mailbox
+    from mailtagger.journal import FILE, Journal
+    from mailtagger.lessons import Lessons
+    from mailtagger.teach import Pupil
+
+    wanted = [starting.meant(what, "ham") for what in ham or ()] + [starting.meant(what, "spam") for what in spam or ()]
+    if not (wanted or sent or bootstrap):
+        raise typer.BadParameter("give one of them", param_hint="--ham, --spam, --sent, --bootstrap")
+    settings = context.obj.settings()
+    _known_account(settings, account)
+    candidates = [one for one in settings.accounts if account in (None, one.name)]
+    if len(candidates) > 1:
+        names = ", ".join(one.name for one in candidates)
+        raise typer.BadParameter(f"whose mail is it? There is {names}", param_hint="--account")
+    chosen, scorer = candidates[0], _scorer(settings)
+    order = starting.Order(wanted, sent, bootstrap, reviewed, limit)
+    server = Mailbox(chosen, partial(secret.password, chosen)) if order.needs_server else nullcontext()
+    with (
+        _interrupted() as stopped,
+        server as mailbox,
+        Journal(settings.state_dir / FILE) as journal,
+        Report(records.LEARNED, as_json, "learning") as report,
+    ):
+        policy = Policy(*chosen.cutoffs(scorer.cutoffs.ham, scorer.cutoffs.spam))
+        pupil = Pupil(chosen.name, journal, Lessons(journal), scorer, policy)
+        marks = (settings.keywords.spam,)
+        places = starting.learn(order, pupil, chosen, mailbox, marks, stopped, report.total, report.step)
+        rows = [records.learned(place, chosen.name) for place in places]
+        for record in rows:
+            report.row(record if as_json else records.learned_for_a_person(record))
+        summary = records.learning(rows, pupil.counts(), stopped())
+        report.close({"summary": summary}, records.learning_for_a_person(summary))
+        if stopped():
+            raise typer.Exit(130)
+    raise typer.Exit(1 if any(place.tally.failed for place in places) else 0)
+
+
+@app.command()
 def forget(
     context: typer.Context,
     sender: Annotated[str | None, typer.Option(metavar="ADDRESS|@DOMAIN", help="Lessons of mail from there.")] = None,

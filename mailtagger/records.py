@@ -5,7 +5,7 @@ Other programs read these: a key may be added at the end, and is never renamed o
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from mailtagger.config import Account
     from mailtagger.decide import Policy
     from mailtagger.files import Source
+    from mailtagger.harvest import Harvest
     from mailtagger.journal import Event, Journal
     from mailtagger.lessons import Retraining
     from mailtagger.pipeline import Outcome
     from mailtagger.retrain import Plan
     from mailtagger.score import Scorer
+    from mailtagger.starting import Letters
 
 Record = dict[str, Any]
 
@@ -38,6 +40,10 @@ MODELS = (
     Column("id", "id", 24), Column("in_use", "in use", 6), Column("created", "created", 20), Column("path", "path", 0),
 )
 LESSONS = (Column("label", "label", 6), Column("source", "taught by", 10), Column("lessons", "lessons", 7))
+LEARNED = (
+    Column("what", "from", 24), Column("label", "as", 14), Column("learned", "learned", 7),
+    Column("known", "known", 7), Column("skipped", "skipped", 0),
+)
 RETRAINED = (
     Column("asked", "asked", 20), Column("mails", "mails", 6), Column("good_called_spam", "good called spam", 17),
     Column("spam_called_ham", "spam called ham", 16), Column("unsure", "unsure", 12),
@@ -173,6 +179,41 @@ def planned_for_a_person(plan: "Plan", dry_run: bool) -> str:
         return f"No lesson has come or gone since the last retraining. {stays}"
     return (f"{len(plan.split.learned)} lessons would be learned, {plan.news} of them for the first time, and "
             f"{len(plan.split.held_out)} held out to judge by.{old} Nothing was changed.")
+
+
+def learned(place: "Harvest | Letters", account: str) -> Record:
+    """One object of `learn --json`."""
+    return {
+        "account": account, "what": place.place, "kind": place.kind, "only": place.only or None, "label": place.label,
+        "learned": place.tally.learned, "known": place.tally.known, "skipped": dict(place.tally.skipped),
+    }
+
+
+def learned_for_a_person(record: Record) -> Record:
+    """The same for LEARNED."""
+    skipped = [f"{number} {why}" for why, number in record["skipped"].items()]
+    only = f" ({record['only']})" if record["only"] else ""
+    return record | {"what": f"{record['kind']} {record['what']}{only}", "skipped": skipped or None}
+
+
+def learning(rows: Sequence[Record], lessons: Mapping[str, int], stopped: bool) -> Record:
+    """The last line of `learn --json`; `lessons`: how many there are now of each label."""
+    taught = [row for row in rows if row["label"] != "correspondents"]
+    return {
+        "learned": sum(row["learned"] for row in taught), "known": sum(row["known"] for row in taught),
+        "skipped": sum(sum(row["skipped"].values()) for row in taught),
+        "correspondents": sum(row["learned"] for row in rows if row["label"] == "correspondents"),
+        "lessons": {"ham": lessons.get("ham", 0), "spam": lessons.get("spam", 0)}, "stopped": stopped,
+    }
+
+
+def learning_for_a_person(record: Record) -> str:
+    """The same for a person."""
+    new = f", and {record['correspondents']} correspondents" if record["correspondents"] else ""
+    rest = " The rest comes when the same command is given again." if record["stopped"] else ""
+    ham, spam = record["lessons"]["ham"], record["lessons"]["spam"]
+    return (f"{record['learned']} messages learned{new}; {record['known']} known before, {record['skipped']} skipped. "
+            f"The lessons now: {ham} ham, {spam} spam.{rest}")
 
 
 def retrained(done: "Retraining") -> list[Record]:

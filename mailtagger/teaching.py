@@ -39,11 +39,16 @@ def teaches(account: Teaching, folder: FolderInfo, spam_folder: str | None) -> W
         return None
     if folder.name == spam_folder or "\\junk" in flags or named(folder.name, account.teach_spam):
         return "spam"
-    if flags & NEUTRAL or _levels(folder.name)[-1] in NEUTRAL_NAMES:
+    if thrown_or_own(folder):
         return None
     if "\\archive" in flags or named(folder.name, account.folders) or named(folder.name, account.teach_ham):
         return "ham"
     return None
+
+
+def thrown_or_own(folder: FolderInfo) -> bool:
+    """Whether a folder holds what the user threw away or wrote himself, or mail from all the others."""
+    return bool({flag.lower() for flag in folder.flags} & NEUTRAL) or _levels(folder.name)[-1] in NEUTRAL_NAMES
 
 
 def named(folder: str, patterns: Iterable[str]) -> bool:
