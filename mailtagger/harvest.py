@@ -58,7 +58,8 @@ class Folder:
     ) -> None:
         """`known`: Message-IDs of what need not be read again; `fit`: why a message is to be skipped, or nothing."""
         self._mailbox, self.place, self.label = mailbox, place, label
-        self._known, self._fit, self.only = known, fit, only
+        self._known, self._fit = known, fit
+        self.only: str = only
         self._uidvalidity, self._new = 0, list[int]()
         self.tally = Tally()
 

@@ -21,7 +21,8 @@ Entry = bytes | tuple[bytes, bytes]  # as imaplib keeps untagged responses: (tex
 
 _LITERAL = re.compile(rb" ?\{\d+\+?\}$")
 # What we ask for, and nothing else.
-_SECTION = rb"BODY\[(?:HEADER\.FIELDS \(\"?(?:SUBJECT|MESSAGE-ID)\"?\))?\](?:<\d+>)?"
+_FIELD = rb"\"?(?:SUBJECT|MESSAGE-ID|TO|CC|AUTO-SUBMITTED|CONTENT-TYPE)\"?"
+_SECTION = rb"BODY\[(?:HEADER\.FIELDS \(" + _FIELD + rb"(?: " + _FIELD + rb"){0,3}\))?\](?:<\d+>)?"
 _BODY = re.compile(_SECTION + rb"$", re.IGNORECASE)
 _QUOTED_BODY = re.compile(_SECTION + rb' "((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 _UID = re.compile(rb"\bUID (\d{1,10})\b", re.IGNORECASE)
