@@ -308,6 +308,9 @@ class Reader:
 
     def status(self, folder: str) -> Status:
         """How far a folder has got, whichever is selected: two calls with the same answer, and nothing has happened."""
+        if self._selected and self._selected.name == folder:  # of the open folder Dovecot tells what it knew before
+            with self._session.exchange(f"asking how {printable(folder)} stands") as client:
+                client.wire.noop()
         modseq = "CONDSTORE" in self._session.capabilities
         items = self._status(folder, f"MESSAGES UIDNEXT UIDVALIDITY{' HIGHESTMODSEQ' if modseq else ''}")
         return Status(

@@ -7,8 +7,11 @@ import pytest
 
 from mailtagger import dovecot as own
 from mailtagger.dovecot import Dovecot
+from mailtagger.imap import Mailbox
 from mailtagger.journal import Journal
 from tests.flow import journal_in
+from tests.imap_server import mailbox
+from tests.running import Bench
 
 
 @pytest.fixture(scope="session")
@@ -30,4 +33,20 @@ def dovecot(_dovecot: Dovecot) -> Dovecot:
 def journal(tmp_path: Path) -> Iterator[Journal]:
     """An empty journal."""
     with journal_in(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """A place to run the daemon in; what was started ends with the test."""
+    bench = Bench(tmp_path)
+    yield bench
+    for daemon in bench.started:
+        daemon.close()
+
+
+@pytest.fixture
+def alice(dovecot: Dovecot) -> Iterator[Mailbox]:
+    """Alice's own mail program."""
+    with mailbox(dovecot) as opened:
         yield opened

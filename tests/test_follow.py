@@ -341,15 +341,16 @@ class Expected:
 
     content: bytes
     place: str = "INBOX"  # at the last look
+    uid: int = 0
     was_spam: bool = False  # it has been seen in the spam folder
     label: str | None = None
 
-    def look(self, now: str, ours: bool) -> None:
-        if now == "Junk" and self.place != "Junk" and not ours:
+    def look(self, now: str, uid: int, ours: bool) -> None:
+        if now == "Junk" and (self.place, self.uid) != (now, uid) and not ours:
             self.label = "spam"
         if now in ("INBOX", "Archive") and self.place != now and self.was_spam and self.place not in ("INBOX", "Archive"):
             self.label = "ham"
-        self.was_spam, self.place = self.was_spam or now == "Junk", now
+        self.was_spam, self.place, self.uid = self.was_spam or now == "Junk", now, uid
 
 
 class Corrections(RuleBasedStateMachine):
@@ -400,10 +401,10 @@ class Corrections(RuleBasedStateMachine):
                 self.house.day()
                 break
         for one in self.mail:
-            now = self.house.where(one.content)[0]
+            now, uid = self.house.where(one.content)
             ident, message_id = identify(one.content), one.content.split(b"<")[1].split(b">")[0].decode()
             ours = bool(self.house.journal.moves("home", ident, message_id)) and one.place == "INBOX" and not one.was_spam
-            one.look(now, ours)
+            one.look(now, uid, ours)
 
     @invariant()
     def nothing_is_lost_or_doubled(self) -> None:
