@@ -11,7 +11,8 @@ from tests.flow import account
     ("name", "flags", "word"),
     [
         ("INBOX", (), "ham"), ("inbox", (), "ham"), ("Junk", (), "spam"), ("Spam", ("\\Junk",), "spam"),
-        ("Archive", (), "ham"), ("INBOX.Archive", (), "ham"), ("Archives/2026/11", (), "ham"), ("Old", ("\\archive",), "ham"),
+        ("Archive", (), "ham"), ("INBOX.Archive", (), "ham"), ("Archives/2026/11", (), "ham"),
+        ("Old", ("\\archive",), "ham"),
         ("Trash", (), None), ("INBOX.Trash", (), None), ("Archive", ("\\Trash",), None), ("Sent Items", (), None),
         ("Drafts", (), None), ("Friends", (), None), ("[Gmail]/All Mail", ("\\All",), None),
     ],

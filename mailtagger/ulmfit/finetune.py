@@ -4,8 +4,9 @@ the first and forgets nothing of the second.
 LSTM: gradual unfreezing from the last layer on, rates divided by 2.6 a layer (ULMFiT §3.3), batch norm as it stands.
 The linear part: the weights nearest to the old ones under which the lessons come out right. What is rehearsed keeps to
 what the old model says of it, not to its label ("learning without forgetting", Li & Hoiem 2016, arXiv 1606.09282).
-Measured with five lessons, on 1,500 mails held out: errors at one half 36 before, 35 after; with labels as targets
-44, as every spam is then pulled along. Calibration and cutoffs stay as they are.
+The calibration stays as it is, and it is P as calibrated that must not change: σ of the bare logit no longer tells
+13 from 9, and the cutoff for spam lies at 11. Measured with fifty lessons on 600 spams held out: 289 called spam
+before, 278 after; without the calibration about 245, and with labels as targets about 190.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ RATE = 1e-3
 BATCH, MOST_LESSONS = 32, 8  # rows of a batch, and how many of them are lessons
 STEPS, MOST_STEPS = 40, 250  # batches: as many as show each lesson three times
 STAGES = ((1, 0.15), (2, 0.15), (None, 0.7))  # layers from the end that learn, and the share of the batches
-STRENGTH = 10.0  # of a lesson against the wish of the linear part to stay: what the base was fitted with
+STRENGTH = 30.0  # of a mail against the wish of the linear part to stay; with 10 five newsletters end unsure, not ham
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,10 @@ def finetune(
     linear, mix = None, 1.0
     if beside:
         linear, mix = beside
-        wanted = np.concatenate([_sigmoid(bounded(before) + mix * linear.logits(old)), np.array(lessons.spam, float)])
-        linear = nearest(linear, mix, [*old, *documents], bounded(after), wanted)
+        a, b = base.meta.calibration.a, base.meta.calibration.b
+        said = _sigmoid(a * (bounded(before) + mix * linear.logits(old)) + b)
+        wanted = np.concatenate([said, np.array(lessons.spam, float)])
+        linear = nearest(linear, a * mix, [*old, *documents], a * bounded(after) + b, wanted)
     tell(0.95)
     made = export(
         state,
@@ -117,8 +120,8 @@ def classifier(stored: Mapping[str, NDArray[Any]]) -> Classifier:
 def nearest(
     linear: Linear, mix: float, documents: Sequence[Sequence[int]], beside: Floats, wanted: Floats
 ) -> Linear:
-    """The linear part whose sum with `beside` gives the documents their `wanted` P, at the least change: the posterior
-    mode of a logistic regression whose prior is a Gaussian round the old weights."""
+    """The linear part that gives the documents their `wanted` P = σ(beside + mix · linear), at the least change: the
+    posterior mode of a logistic regression whose prior is a Gaussian round the old weights."""
     found = [terms(ids, len(linear.weight) - BUCKETS) for ids in documents]
     columns, ends = np.concatenate(found), np.cumsum([0, *map(len, found)])
     rows = np.repeat(np.arange(len(found)), np.diff(ends))
