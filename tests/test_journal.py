@@ -471,3 +471,18 @@ def test_a_directory_without_write_access(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, tmp_path / "new" / "j"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "new cannot be written: Permission denied. Give this user write access" in done.stdout
+
+
+def test_a_journal_of_the_first_format_is_brought_up_with_what_it_holds(path: Path) -> None:
+    """Verdicts from before there were lessons are read and written as before."""
+    path.parent.mkdir(mode=0o700)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript(MIGRATIONS[0])
+        db.execute("INSERT INTO messages VALUES ('home','INBOX',1,7,'ident','a@b',0.9,'spam','model','m','[]','[]',5)")
+        db.execute("PRAGMA user_version = 1")
+        db.commit()
+    with Journal(path) as journal:
+        assert (row := journal.judged("home", At())) is not None
+        assert (row.verdict, row.taught) == ("spam", "")
+        record(journal, decision=Decided("ham"))
+        assert [one.verdict for one in journal.called("home", "a@b")] == ["ham"]
