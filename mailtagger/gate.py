@@ -17,10 +17,10 @@ A candidate is promoted only if (`decide`)
        small losses do not add up;
     3. errors on the user's hold-out do not rise, and errors on all his lessons fall. Unsure is half an error.
 
-Against wrong lessons there is 2. Measured on 1,500 mails, with 36 errors at one half, 272 spams called spam and 848 good
-mails called ham before: fifty spams taught as ham make it 54, 167 and 854, fifty good mails taught as spam 45, 268 and
-716, half of each 42, 219 and 809; all three are refused. Fifty right ones make it 39, 273 and 849; one wrong one 36, 264
-and 848.
+Against wrong lessons there is 2. Measured on 1,500 mails, with 36 errors at one half, 272 spams called spam and 848
+good mails called ham before: fifty spams taught as ham make it 54, 167 and 854, fifty good mails taught as spam 45, 268
+and 716, half of each 42, 219 and 809; all three are refused. Fifty right ones make it 39, 273 and 849; a single wrong
+one makes it 36, 264 and 848.
 """
 
 from collections import defaultdict

@@ -1,5 +1,7 @@
 """ulmfit.finetune: a model that goes on learning, on the tiny one and on the one that ships."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,6 +107,25 @@ def test_the_network_is_the_one_of_the_graph(base: artifact.Artifact) -> None:
     documents = [scorer.ids(text).tolist() for text in WANTED + REHEARSED[:20]]
     found = train.logits(model, documents)
     assert np.corrcoef(found, [scorer.score(text).logit for text in WANTED + REHEARSED[:20]])[0, 1] > 0.99
+
+
+CONFINED = """
+import ctypes, sys
+from pathlib import Path
+if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):  # PR_SET_MDWE
+    sys.exit(77)
+from tests.test_finetune import artifact, taught
+print(taught(artifact.load(Path(sys.argv[1])), Path(sys.argv[2])).id)
+"""
+
+
+def test_no_memory_need_be_executable(base: artifact.Artifact, tmp_path: Path) -> None:
+    """Training works under MemoryDenyWriteExecute=yes, which mailtagger-retrain.service has."""
+    command = [sys.executable, "-c", CONFINED, str(base.path), str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    if done.returncode == 77:
+        pytest.skip("this kernel cannot forbid it: PR_SET_MDWE came with Linux 6.3")
+    assert (done.returncode, done.stdout) == (0, "user-1\n"), done.stderr
 
 
 def test_the_linear_part_changes_as_little_as_it_can() -> None:

@@ -12,6 +12,7 @@ before, 260 after; 232 without the calibration.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from mmap import PAGESIZE, PROT_EXEC, PROT_READ, PROT_WRITE, mmap
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def finetune(
         return [cut(found, head, tail) or [pieces.unk_id()] for found in pieces.encode(list(texts))]
 
     documents, old = ids(lessons.texts), ids(rehearsed)
-    with _seeded():
+    with _alone():
         model = classifier(stored)
         before = _logits(model, old, lambda share: tell(0.2 * share))
         _fit(model, documents, lessons, old, before, lambda share: tell(0.2 + 0.5 * share))
@@ -199,10 +200,20 @@ def _endless(count: int, rng: np.random.Generator) -> Iterator[int]:
 
 
 @contextmanager
-def _seeded() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
+def _alone() -> Iterator[None]:
+    """Torch with a generator of our own, and without oneDNN where the unit's MemoryDenyWriteExecute forbids what that
+    does: it compiles for this processor as it goes. The same numbers come out a third later."""
+    with torch.random.fork_rng(devices=[]), torch.backends.mkldnn.flags(enabled=_may_compile()):
         torch.manual_seed(0)
         yield
+
+
+def _may_compile() -> bool:
+    try:
+        mmap(-1, PAGESIZE, prot=PROT_READ | PROT_WRITE | PROT_EXEC).close()
+    except OSError:
+        return False
+    return True
 
 
 def _sigmoid(z: Floats) -> Floats:
