@@ -203,9 +203,14 @@ def _endless(count: int, rng: np.random.Generator) -> Iterator[int]:
 def _alone() -> Iterator[None]:
     """Torch with a generator of our own, and without oneDNN where the unit's MemoryDenyWriteExecute forbids what that
     does: it compiles for this processor as it goes. The same numbers come out a third later."""
-    with torch.random.fork_rng(devices=[]), torch.backends.mkldnn.flags(enabled=_may_compile()):
-        torch.manual_seed(0)
-        yield
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = before and _may_compile()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            yield
+    finally:
+        torch.backends.mkldnn.enabled = before
 
 
 def _may_compile() -> bool:
