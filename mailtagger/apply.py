@@ -28,6 +28,11 @@ NOT_KEPT = "the server kept no keyword"
 NO_FOLDER = "there is no spam folder"
 
 
+def left_alone(flags: Iterable[str]) -> bool:
+    """Whether a message is on its way out, or not yet mail."""
+    return any(flag.lower() in LEFT_ALONE for flag in flags)
+
+
 class Mailbox(Protocol):
     """What is needed of `imap.Mailbox`, with a folder selected."""
 

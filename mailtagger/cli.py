@@ -173,17 +173,14 @@ def scan(
 @contextmanager
 def _mailbox(settings: "Settings", name: str | None, folder: str) -> "Iterator[tuple[Account, Mailbox]]":
     """The account that is meant, connected: the one that is named, the only one, or the only one with this folder."""
-    from functools import partial
 
-    from mailtagger import secret
-    from mailtagger.imap import Mailbox
 
     _known_account(settings, name)
     candidates = [account for account in settings.accounts if name in (None, account.name)]
     if len(candidates) > 1:
         having = []
         for account in candidates:
-            with Mailbox(account, partial(secret.password, account)) as mailbox:
+            with _server(account) as mailbox:
                 if folder.upper() == "INBOX" or folder in [info.name for info in mailbox.folders()]:
                     having.append(account)
         if len(having) != 1:
@@ -191,8 +188,18 @@ def _mailbox(settings: "Settings", name: str | None, folder: str) -> "Iterator[t
             many = f"{names} all have" if having else f"none of {names} has"
             raise typer.BadParameter(f"{many} a folder {folder}: name the account", param_hint="--account")
         candidates = having
-    with Mailbox(candidates[0], partial(secret.password, candidates[0])) as mailbox:
+    with _server(candidates[0]) as mailbox:
         yield candidates[0], mailbox
+
+
+def _server(account: "Account") -> "Mailbox":
+    """The account's mailbox, not yet connected."""
+    from functools import partial
+
+    from mailtagger import secret
+    from mailtagger.imap import Mailbox
+
+    return Mailbox(account, partial(secret.password, account))
 
 
 @contextmanager
@@ -344,11 +351,9 @@ def undo(
     as_json: Json = False,
 ) -> None:
     """Take back what mailtagger did with mail, by default its last batch: folder and keywords as they were before."""
-    from functools import partial
 
-    from mailtagger import past, secret
+    from mailtagger import past
     from mailtagger import undo as undoing
-    from mailtagger.imap import Mailbox
     from mailtagger.journal import UNDO
 
     _one_of({"--since": since, "--batch": batch, "--folder": folder}, at_most=True)
@@ -367,7 +372,7 @@ def undo(
         for one in settings.accounts:
             if journal is None or one.name not in chosen:
                 continue
-            with Mailbox(one, partial(secret.password, one)) as mailbox:
+            with _server(one) as mailbox:
                 for result in undoing.undo(mailbox, journal, one.name, chosen[one.name], dry_run):
                     counts["failed" if result.why else "undone"] += 1
                     row = past.undone if as_json else past.undone_for_a_person
@@ -393,11 +398,9 @@ def learn(
     as_json: Json = False,
 ) -> None:
     """Learn in bulk from mail that you have sorted; WHAT is folder:NAME, file:PATH, or either alone."""
-    from functools import partial
 
-    from mailtagger import secret, starting
+    from mailtagger import starting
     from mailtagger.decide import Policy
-    from mailtagger.imap import Mailbox
     from mailtagger.journal import FILE, Journal
     from mailtagger.lessons import Lessons
     from mailtagger.teach import Pupil
@@ -413,7 +416,7 @@ def learn(
         raise typer.BadParameter(f"whose mail is it? There is {names}", param_hint="--account")
     chosen, scorer = candidates[0], _scorer(settings)
     order = starting.Order(wanted, sent, bootstrap, reviewed, limit)
-    server = Mailbox(chosen, partial(secret.password, chosen)) if order.needs_server else nullcontext()
+    server = _server(chosen) if order.needs_server else nullcontext()
     with (
         _interrupted() as stopped,
         server as mailbox,

@@ -82,8 +82,12 @@ def added(p: float, log_odds: float) -> float:
     """The probability with these log-odds added to its own; exactly itself with none."""
     if not log_odds or p in (0, 1):
         return p
-    z = log_odds + log_odds_of(p)
-    return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(max(z, -700)) / (1 + math.exp(max(z, -700)))
+    return probability(log_odds + log_odds_of(p))
+
+
+def probability(log_odds: float) -> float:
+    """σ, without an overflow on either side."""
+    return 1 / (1 + math.exp(-log_odds)) if log_odds >= 0 else math.exp(log_odds) / (1 + math.exp(log_odds))
 
 
 def log_odds_of(p: float) -> float:

@@ -22,7 +22,7 @@ from mailtagger.decide import UNFAMILIAR, Policy, added, decide, log_odds_of
 from mailtagger.errors import MailboxError, MailtaggerError
 from mailtagger.imap import Address, Mailbox
 from mailtagger.journal import Intent, Journal, Judged
-from mailtagger.judge import Opinion, opinion
+from mailtagger.judge import Opinion, in_part, opinion
 from mailtagger.lessons import Lesson, Lessons
 from mailtagger.occlude import DISGUISES, Part, in_words, occlude
 from mailtagger.parse import Mail, identify, parse
@@ -84,8 +84,7 @@ def on_server(mailbox: Mailbox, folder: str, uid: int) -> Message:
         raise MailboxError(f"There is no folder {folder}.", f"There are: {', '.join(sorted(names)[:30])}.")
     mailbox.examine(name)
     for found in mailbox.fetch([uid]):
-        read = f"only the first {len(found.raw) >> 10} kB of {found.size >> 10} kB were read"
-        return Message(found.raw, address=found.address, notes=(read,) if found.partial else ())
+        return Message(found.raw, address=found.address, notes=in_part(found))
     raise MailboxError(f"There is no message with UID {uid} in {folder}.", "It may have been moved: see `history`.")
 
 

@@ -12,7 +12,7 @@ Record = dict[str, Any]
 
 SHOWN = 8  # words each way
 LEAST = 0.005  # log-odds: what two digits show
-SOURCES = {"moved": "you moved it", "keyword": "you marked it", "learn": "`learn`", "sent": "mail you sent"}
+SOURCES = {"moved": "you moved it", "keyword": "you marked it", "learn": "`learn`"}
 
 
 def lines(record: Record) -> list[str]:

@@ -119,7 +119,7 @@ def sentences(record: Record) -> list[str]:
     return lines
 
 
-_SOURCES = {"moved": "by moving", "keyword": "by marking", "learn": "by `learn`", "sent": "from sent mail"}
+_SOURCES = {"moved": "by moving", "keyword": "by marking", "learn": "by `learn`"}
 
 
 def retraining(past: Sequence[Retraining], model: str | None) -> Record:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mailtagger import rescue
-from mailtagger.apply import LEFT_ALONE, copies
+from mailtagger.apply import copies, left_alone
 from mailtagger.config import Account
 from mailtagger.decide import Word
 from mailtagger.errors import MailboxError
@@ -24,7 +24,7 @@ from mailtagger.imap_syntax import lower
 from mailtagger.journal import FolderRow, Judged
 from mailtagger.judge import Job, lesson_of, opinion
 from mailtagger.lessons import Lesson, Source
-from mailtagger.parse import identify, parse
+from mailtagger.parse import Mail, identify, parse
 from mailtagger.places import SIGHTINGS, Places
 from mailtagger.report import plain
 from mailtagger.teaching import named, teaches
@@ -101,17 +101,20 @@ class _Look:
         for start in range(0, len(uids), CHUNK):
             if self._job.stop():
                 return
-            heads = [h for h in self._mailbox.heads(uids[start : start + CHUNK]) if not _left_alone(h.flags)]
+            heads = [
+                (head, parse(head.header).message_id)
+                for head in self._mailbox.heads(uids[start : start + CHUNK]) if not left_alone(head.flags)
+            ]
+            suspects = [head.address.uid for head, message_id in heads if self._suspect(head, message_id, before)]
             asked = self._put_here if self._teaching == "spam" else self._rescued
-            suspects = [head.address.uid for head in heads if self._suspect(head, before)]
             found = {}
             for message in self._mailbox.fetch(suspects) if suspects else ():
-                found[message.address.uid] = message, asked(message, before)
+                mail, ident = parse(message.raw), identify(message.raw)
+                found[message.address.uid] = ident, asked(message, mail, ident, before)
             yield from self._note(heads, found)
 
-    def _suspect(self, head: Head, before: FolderRow | None) -> bool:
+    def _suspect(self, head: Head, message_id: str, before: FolderRow | None) -> bool:
         """Whether the message may have been brought here by the user; its header alone is known."""
-        message_id = parse(head.header).message_id
         if self._teaching == "ham":
             return bool(self._places.sightings(self._account, message_id)) or any(
                 self._journal.moves(self._account, row.ident, message_id)
@@ -119,9 +122,9 @@ class _Look:
             )
         return _older(head, before) or bool(self._elsewhere(message_id))
 
-    def _put_here(self, message: RawMessage, before: FolderRow | None) -> Lesson | None:
+    def _put_here(self, message: RawMessage, mail: Mail, ident: str, before: FolderRow | None) -> Lesson | None:
         """The lesson that a message in a spam folder teaches, unless we or the server put it there."""
-        mail, ident, at = parse(message.raw), identify(message.raw), message.address
+        at = message.address
         ours = self._journal.moving(self._account, ident, mail.message_id, at.folder)
         known = sum(1 for one in self._places.sightings(self._account, mail.message_id)
                     if one.folder == at.folder and one.ident == ident and one.uid != at.uid)
@@ -132,29 +135,28 @@ class _Look:
             return None  # it still lies where it was judged: this one was delivered here
         if not judged and not _older(message, before):
             return None
-        return self._lesson(message, "spam", "moved", judged[-1] if judged else None)
+        return self._lesson(message, mail, ident, "spam", "moved", judged[-1] if judged else None)
 
-    def _rescued(self, message: RawMessage, before: FolderRow | None) -> Lesson | None:
-        mail, ident = parse(message.raw), identify(message.raw)
+    def _rescued(self, message: RawMessage, mail: Mail, ident: str, before: FolderRow | None) -> Lesson | None:
+        """The lesson that a message teaches which came here out of a spam folder."""
         back = rescue.find(self._journal, self._mailbox, self._account, message, ident, mail.message_id)
         if not back or not back.teaches:
             return None
-        return self._lesson(message, "ham", "moved", self._journal.known(self._account, ident, mail.message_id))
+        known = self._journal.known(self._account, ident, mail.message_id)
+        return self._lesson(message, mail, ident, "ham", "moved", known)
 
     def _elsewhere(self, message_id: str) -> list[Judged]:
         return [row for row in self._journal.called(self._account, message_id) if row.folder != self._folder]
 
     def _note(
-        self, heads: Sequence[Head], found: dict[int, tuple[RawMessage, Lesson | None]]
+        self, heads: Sequence[tuple[Head, str]], found: Mapping[int, tuple[str, Lesson | None]]
     ) -> Iterator[Lesson]:
         """Commits what was seen together with what it teaches."""
         news = []
         with self._journal.transaction():
-            for head in heads:
-                message, lesson = found.get(head.address.uid, (None, None))
+            for head, message_id in heads:
+                ident, lesson = found.get(head.address.uid, ("", None))
                 if self._teaching == "spam":
-                    ident = identify(message.raw) if message else ""
-                    message_id = parse(head.header).message_id
                     self._places.saw(self._account, head.address, message_id, head.size, ident)
                 if lesson and self._job.lessons and self._job.lessons.learn(lesson):
                     news.append(lesson)
@@ -173,7 +175,7 @@ class _Look:
             part = dict(new[start : start + CHUNK])
             said = {uid for uid, word in part.items() if self._is_word(state, uid, word, before)}
             lessons = [
-                self._lesson(message, part[message.address.uid], "keyword",
+                self._lesson(message, parse(message.raw), identify(message.raw), part[message.address.uid], "keyword",
                              self._journal.judged(self._account, message.address))
                 for message in (self._mailbox.fetch(sorted(said)) if said else ())
             ]
@@ -191,10 +193,10 @@ class _Look:
         ours = lower(name for act in acts if act.act == "keyword" for name in act.target.split())
         return not lower(WORDS[word]) & (lower(row.flags_before) | ours)
 
-    def _lesson(self, message: RawMessage, label: Word, source: Source, before: Judged | None) -> Lesson:
-        mail, job = parse(message.raw), self._job
-        seen = opinion(message.raw, mail, job.scorer, job.policy)
-        ident = identify(message.raw)
+    def _lesson(
+        self, message: RawMessage, mail: Mail, ident: str, label: Word, source: Source, before: Judged | None
+    ) -> Lesson:
+        seen = opinion(message.raw, mail, self._job.scorer, self._job.policy)
         return lesson_of(message.raw, mail, ident, seen, self._account, label, source, message.address.folder, before)
 
 
@@ -207,10 +209,8 @@ class Follower(Worker):
         mailbox: Mailbox,
         door: Door,
         job: Callable[[Account, Callable[[], bool]], Job],
-        learned: Callable[[Lesson], None] = lambda lesson: None,
     ) -> None:
         super().__init__(f"{account.name} (following)", account, "", mailbox, door, job)
-        self._learned = learned
 
     def _session(self) -> None:
         places = Places(self._job().journal)
@@ -221,24 +221,20 @@ class Follower(Worker):
             if time.monotonic() - asked > FOLDERS_SECONDS:
                 folders, asked = folders_that_teach(job, self._mailbox), time.monotonic()
             for lesson in look(job, self._mailbox, places, folders):
-                self._tell(lesson)
+                _tell(lesson)
             if self._stopping.is_set():
                 return
             self._recovered(job)
             self._awake.wait(1.5 * self.account.poll_seconds)  # the clock wakes us
             self._awake.clear()
 
-    def _tell(self, lesson: Lesson) -> None:
-        log.info("%s/%s %s learned as %s (%s); said before: %s", lesson.account, plain(lesson.folder), lesson.ident[:8],
-                 lesson.label, lesson.source, lesson.verdict or "nothing",
-                 extra={name: getattr(lesson, name) for name in ("account", "folder", "ident", "label", "source")})
-        self._learned(lesson)
+
+def _tell(lesson: Lesson) -> None:
+    log.info("%s/%s %s learned as %s (%s); said before: %s", lesson.account, plain(lesson.folder), lesson.ident[:8],
+             lesson.label, lesson.source, lesson.verdict or "nothing",
+             extra={name: getattr(lesson, name) for name in ("account", "folder", "ident", "label", "source")})
 
 
 def _older(message: Head | RawMessage, before: FolderRow | None) -> bool:
     """Whether the message had arrived before this folder was last looked at, so that it cannot be a delivery to it."""
     return bool(before and message.arrived and message.arrived < before.checked_at)
-
-
-def _left_alone(flags: frozenset[str]) -> bool:
-    return any(flag.lower() in LEFT_ALONE for flag in flags)

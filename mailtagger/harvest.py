@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from mailtagger import files
-from mailtagger.apply import LEFT_ALONE
+from mailtagger.apply import left_alone
 from mailtagger.decide import Word
 from mailtagger.errors import TryLater
 from mailtagger.imap import Mailbox
@@ -78,10 +78,9 @@ class Folder:
         return len(self._new)
 
     def _why_not(self, head: Head) -> str:
-        flags = lower(head.flags)
-        if flags & LEFT_ALONE:
+        if left_alone(head.flags):
             return "marked as deleted or a draft"
-        return "never read" if self.only == "read" and "\\seen" not in flags else self._fit(head)
+        return "never read" if self.only == "read" and "\\seen" not in lower(head.flags) else self._fit(head)
 
     def take(self, number: int) -> Iterator[bytes]:
         uids = self._new[len(self._new) - number :]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from mailtagger import allow, rescue
-from mailtagger.apply import LEFT_ALONE
+from mailtagger.apply import left_alone
 from mailtagger.clean import clean
 from mailtagger.config import Account, Keywords
 from mailtagger.decide import UNFAMILIAR, By, Decision, Policy, Verdict, Word, decide, log_odds_of
@@ -106,13 +106,13 @@ def judge(job: Job, mailbox: Mailbox, state: FolderState, uids: Sequence[int]) -
     flags = mailbox.flags(known) if known else {}
     headers = mailbox.subjects(known) if known and job.subjects else {}
     for at in addresses:
-        if at.uid in flags and not _left_alone(flags[at.uid]):
+        if at.uid in flags and not left_alone(flags[at.uid]):
             yield _again(job, known[at.uid], at, parse(headers.get(at.uid, b"")).subject, flags[at.uid])
     fresh = [at.uid for at in addresses if at.uid not in known]
     for message in mailbox.fetch(fresh) if fresh else ():
         if job.stop():
             return
-        if not _left_alone(message.flags):
+        if not left_alone(message.flags):
             yield _fresh(job, mailbox, message)
 
 
@@ -142,9 +142,7 @@ def _first_sight(job: Job, mailbox: Mailbox, message: RawMessage) -> Judgement:
         word = job.lessons.word(account, ident, mail.message_id)
     if row and not back and not word and _stands(job, row):
         return _again(job, row, message.address, mail.subject, message.flags)
-    notes = list(mail.notes)
-    if message.partial:
-        notes.append(f"only the first {len(message.raw) >> 10} kB of {message.size >> 10} kB were read")
+    notes = [*mail.notes, *in_part(message)]
     layer, allowed = _layer(job), _allowed(job, message.raw, mail)
     seen = opinion(message.raw, mail, job.scorer, job.policy, layer, word, allowed, notes)
     lesson = None
@@ -154,6 +152,13 @@ def _first_sight(job: Job, mailbox: Mailbox, message: RawMessage) -> Judgement:
         message.address, ident, mail.message_id, mail.subject, seen.decision, job.scorer.model, message.flags,
         lesson=lesson,
     )
+
+
+def in_part(message: RawMessage) -> tuple[str, ...]:
+    """The note on a message that is too big to be read whole."""
+    if not message.partial:
+        return ()
+    return (f"only the first {len(message.raw) >> 10} kB of {message.size >> 10} kB were read",)
 
 
 def opinion(
@@ -212,9 +217,6 @@ def _again(job: Job, row: Judged, address: Address, subject: str, flags: frozens
 
 
 def _stands(job: Job, row: Judged) -> bool:
-    same = row.model == job.scorer.model and row.taught == job.taught
-    return row.decided_by == "user" or same or not job.judge_anew
-
-
-def _left_alone(flags: frozenset[str]) -> bool:
-    return any(flag.lower() in LEFT_ALONE for flag in flags)
+    if row.decided_by == "user" or not job.judge_anew:
+        return True
+    return row.model == job.scorer.model and row.taught == job.taught

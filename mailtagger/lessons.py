@@ -11,7 +11,7 @@ what the model reads. It is the only place where text of mail is kept.
 import json
 import threading
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from mailtagger.journal import Journal
 from mailtagger.personal import Example, Personal, Terms
 
 Label = Literal["ham", "spam"]
-Source = Literal["moved", "keyword", "learn", "sent"]
+Source = Literal["moved", "keyword", "learn"]
 
 LESSONS = 5_000  # an account; so many are learned again within a second when one of them is forgotten
 FIRST, LAST = 4_000, 2_000  # characters kept of a text: 384 tokens are read, of five letters or so
@@ -132,16 +132,6 @@ class Lessons:
     def stand(self, account: str) -> str:
         """What is learned by now, as a short text that changes with each lesson learned or taken back."""
         return "{}/{}".format(*self._stand(account))
-
-    def forget(self, lessons: Sequence[Lesson]) -> int:
-        """How many lessons are gone without a trace: their text is overwritten in the file."""
-        with self._journal.transaction():
-            gone = sum(
-                self._journal.write("DELETE FROM lessons WHERE id = ?", lesson.id).rowcount for lesson in lessons
-            )
-        if gone:
-            self._journal.wipe()
-        return gone
 
     def prune(self, keep_text: timedelta) -> int:
         """How many texts went because they are older than that; what the personal layer has learned of them stays."""

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mailtagger.decide import probability
 from mailtagger.parse import Mail
 
 Terms = NDArray[np.uint32]
@@ -117,7 +118,7 @@ class Personal:
         at, base, truth = example.terms, example.base, float(example.spam)
         weights = self._weights[at]
         pushed = float(weights.sum(dtype=np.float64))
-        surprise = (truth - _probability(base + self._bounded(pushed, base) + self.rest(base))) ** 2
+        surprise = (truth - probability(base + self._bounded(pushed, base) + self.rest(base))) ** 2
         if example.spam:
             self._spam += 1
             self._surprise_spam += surprise
@@ -125,7 +126,7 @@ class Personal:
             self._ham += 1
             self._surprise_ham += surprise
         before = base + self.rest(base) + pushed
-        error = truth - _probability(before)
+        error = truth - probability(before)
         if len(at):
             squares = self._squares[at] + np.float32(error * error)
             step = np.float32(RATE * error) / (np.sqrt(squares) + np.float32(FLOOR))
@@ -196,7 +197,3 @@ class Personal:
 
 def _crc(state: bytes) -> int:
     return int.from_bytes(state[len(_MAGIC) : len(_MAGIC) + 4], "little")
-
-
-def _probability(z: float) -> float:
-    return 1 / (1 + math.exp(-z)) if z > -700 else 0.0

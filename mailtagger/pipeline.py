@@ -108,10 +108,11 @@ def sweep(
             break
         judged = list(judge(job, mailbox, place.state, uids[start : start + CHUNK]))
         seen += len(judged)
+        taught = job.taught
         with journal.transaction():
             for one in filter(lambda one: one.fresh, judged):
                 journal.record(account, one.address, one.ident, one.message_id, one.decision.score, one.decision,
-                               one.flags, one.model, job.taught)
+                               one.flags, one.model, taught)
                 if one.lesson and job.lessons:
                     job.lessons.learn(one.lesson)
         before = {one.address.uid: journal.acts(account, one.address) for one in judged}

@@ -4,7 +4,6 @@ One message at a time: the int8 graph measures the range of its inputs as it goe
 hang on its neighbours. A Scorer may be shared by threads.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from sentencepiece import SentencePieceProcessor
 
 from mailtagger.artifact import GRAPH, TOKENIZER, Artifact, Cutoffs, unusable
+from mailtagger.decide import probability
 from mailtagger.errors import ModelError
 from mailtagger.ulmfit.tokenizer import cut
 
@@ -91,8 +91,7 @@ class Scorer:
 
     def probability(self, logit: float) -> float:
         """P(spam) of a logit, calibrated."""
-        z = self._calibration.a * logit + self._calibration.b
-        return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
+        return probability(self._calibration.a * logit + self._calibration.b)
 
 
 def open_scorer(artifact: Artifact, threads: int = 1) -> Scorer:
