@@ -14,6 +14,10 @@ from tests.imap_server import mailbox
 from tests.running import Bench
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", choices=("quick", "all"), default="quick", help="which of tests/faults to run")
+
+
 @pytest.fixture(scope="session")
 def _dovecot() -> Iterator[Dovecot]:
     if reason := own.missing():
