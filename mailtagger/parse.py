@@ -230,10 +230,11 @@ def _header(message: email.message.Message, name: str, notes: list[str]) -> str:
 
 def _address(message: email.message.Message, name: str, notes: list[str]) -> str:
     try:
-        return parseaddr(_header(message, name, notes)[:1000])[1].lower()
+        address = parseaddr(_header(message, name, notes)[:1000])[1].lower()
     except (ValueError, IndexError):
         notes.append(f"broken {name}")
         return ""
+    return address if "@" in address else ""  # what Python's versions make of one without differs
 
 
 def _message_id(message: email.message.Message) -> str:
