@@ -110,11 +110,11 @@ class House:
             self.server.deliver("alice", content, folder)
         return [id_of(content) for content in contents]
 
-    def everything(self) -> Iterator[tuple[str, str, bytes, set[str]]]:
-        """(folder, id, bytes, flags) of all that is in the account."""
+    def everything(self, only: str = "") -> Iterator[tuple[str, str, bytes, set[str]]]:
+        """(folder, id, bytes, flags) of all that is in the account, or in one folder of it."""
         with self.server.client("alice") as client:
             for flags, _, name in client.list_folders():
-                if b"\\noselect" in {flag.lower() for flag in flags}:
+                if (only and name != only) or b"\\noselect" in {flag.lower() for flag in flags}:
                     continue
                 client.select_folder(name, readonly=True)
                 for data in client.fetch(client.search(), ["BODY.PEEK[]", "FLAGS"]).values():
@@ -122,15 +122,17 @@ class House:
                     yield name, id_of(data[b"BODY[]"]), data[b"BODY[]"], kept
 
     def where(self) -> dict[str, str]:
-        """id → folder; a message that is in two places fails."""
+        """id → folder, once nothing moves any more; a message that is in two places fails."""
         places = [(id_, folder) for folder, id_, _, _ in self.everything()]
         doubled = [id_ for id_, count in Counter(id_ for id_, _ in places).items() if count > 1]
         assert not doubled, f"doubled: {[place for place in places if place[0] in doubled]}"
         return dict(places)
 
     def inside(self, folder: str) -> set[str]:
-        """The ids in a folder."""
-        return {id_ for id_, place in self.where().items() if place == folder}
+        """The ids in one folder at one moment, even while the daemon is at work."""
+        ids = [id_ for _, id_, _, _ in self.everything(folder)]
+        assert len(ids) == len(set(ids)), f"doubled in {folder}: {ids}"
+        return set(ids)
 
     # The account
 
