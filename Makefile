@@ -10,10 +10,10 @@ PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 APT := apt-get install --no-install-recommends -y
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench model dovecot clean
+.PHONY: help venv demo test test-faults ledger soak load check bench model dovecot clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
 
 venv: $(VENV)/core ## the virtual environment with mailtagger in it (.venv/bin/mailtagger)
 
@@ -22,6 +22,18 @@ demo: $(VENV)/demo ## an IMAP server, sample mail, and mailtagger at work on it;
 
 test: $(VENV)/dev dovecot ## the whole test suite; as root it installs Dovecot where that is missing
 	@$(BIN)/python -m pytest -rs $(ARGS)
+
+test-faults: $(VENV)/train dovecot ## all 82 faults on Dovecot and Cyrus; writes docs/faults.md
+	@$(BIN)/python -m pytest -rs -n 4 --faults all --faults-table docs/faults.md tests/faults $(ARGS)
+
+ledger: $(VENV)/dev dovecot ## N messages through faults, kills and a user at work, then the account of each (SEED, SERVER, STRIP)
+	@$(BIN)/python -m tests.ledger --messages $(or $(N),1000) $(if $(SEED),--seed $(SEED)) $(if $(SERVER),--server $(SERVER)) $(if $(STRIP),--strip $(STRIP)) $(ARGS)
+
+soak: $(VENV)/dev dovecot ## MINUTES of steady mail with faults: memory, descriptors and threads must not grow
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),10) $(ARGS)
+
+load: $(VENV)/train dovecot ## 50 accounts and a folder of 100,000 messages: memory, throughput, latency
+	@$(BIN)/python -m tests.load $(ARGS)
 
 check: $(VENV)/dev ## lint and types
 	$(BIN)/ruff check .

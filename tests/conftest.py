@@ -16,6 +16,7 @@ from tests.running import Bench
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults", choices=("quick", "all"), default="quick", help="which of tests/faults to run")
+    parser.addoption("--faults-table", metavar="FILE", help="write the table of the faults that were run")
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,19 @@
 """The 82 faults: each test names the one it makes, a quarter of them runs with the usual tests.
 
     pytest tests/faults                  the quick ones (marked `quick`)
-    pytest tests/faults --faults all     all of them, as `make test-faults` does, which also writes docs/faults.md
+    pytest tests/faults --faults all     all of them, as `make test-faults` does
+    … --faults-table docs/faults.md      and their table, when all have run
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mailtagger.dovecot import Dovecot
 from tests.faults.house import Cyrus, House
+from tests.faults.table import FAULTS, write
 from tests.imap_server import needs_tools
 from tests.running import Bench
 
@@ -18,14 +21,38 @@ from tests.running import Bench
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Every test here names its fault; without `--faults all` only the quick ones run."""
     here = [item for item in items if "tests/faults/" in item.nodeid]
-    unnamed = [item.nodeid for item in here if item.get_closest_marker("fault") is None]
-    if unnamed:
-        raise pytest.UsageError(f"{unnamed[0]} names no fault: @pytest.mark.fault(number).")
+    for item in here:
+        if (named := item.get_closest_marker("fault")) is None or named.args[0] not in FAULTS:
+            raise pytest.UsageError(f"{item.nodeid} names no fault: @pytest.mark.fault(number).")
+        sentence = (getattr(item, "function", item).__doc__ or "").strip().partition("\n\n")[0]
+        quick = item.get_closest_marker("quick") is not None
+        test = item.nodeid.partition("tests/faults/")[2].partition("[")[0]
+        item.user_properties.append(("fault", (named.args[0], test, sentence, quick, _server(item))))
     if config.getoption("faults") == "all":
         return
     slow = {item for item in here if item.get_closest_marker("quick") is None}
     items[:] = [item for item in items if item not in slow]
     config.hook.pytest_deselected(items=list(slow))
+
+
+def _server(item: pytest.Item) -> str:
+    named = getattr(item, "callspec", None)
+    server = named.params.get("server") if named else None
+    return str(server or ("dovecot" if {"dovecot", "_dovecot"} & set(getattr(item, "fixturenames", ())) else ""))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Writes the table, where it was asked for."""
+    if not (path := config.getoption("faults_table")):
+        return
+    rows = []
+    for result in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(result, ()):
+            for name, value in getattr(report, "user_properties", ()):
+                if name == "fault":
+                    rows.append((*value, result))
+    write(Path(path), rows)
+    terminalreporter.write_line(f"{path}: {len({row[0] for row in rows})} of {len(FAULTS)} faults")
 
 
 @pytest.fixture(scope="session")
