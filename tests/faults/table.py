@@ -47,8 +47,8 @@ HEAD = """# Faults
 
 Each fault is made against a running `mailtagger run`, before a real server, and in the end the whole account is
 compared with what was delivered: each message in exactly one place, its bytes and `\\Seen` unchanged, nothing moved or
-learned twice (`House.check` in tests/faults/house.py). `make test-faults` makes all of them and writes this table; those
-marked ● are part of `make test`. What must follow is the first sentence of each test.
+learned twice (`House.check` in tests/faults/house.py). `make test-faults` makes all of them and writes this table;
+those marked ● are part of `make test`. What must follow is the first sentence of each test.
 
 | # | fault | test | servers | what must follow | outcome |
 |---|---|---|---|---|---|
