@@ -59,8 +59,8 @@ class Tool:
     """A server that one of the tools starts: `Tool("cyrus-up", "--altoff")`."""
 
     def __init__(self, program: str, *options: str) -> None:
-        self._program, self._directory = program, tempfile.mkdtemp(prefix="imap-")
-        said = subprocess.run([TOOLS / program, *options, self._directory], capture_output=True, text=True, timeout=60)
+        self._program, self._options, self._directory = program, options, tempfile.mkdtemp(prefix="imap-")
+        said = self._up()
         if said.returncode:
             shutil.rmtree(self._directory)
             pytest.skip(f"{program}: {said.stderr.strip()[-200:]}")
@@ -74,7 +74,27 @@ class Tool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        subprocess.run([TOOLS / self._program.replace("-up", "-down"), "--purge", self._directory], check=True)
+        self._down("--purge")
+
+    def start(self) -> None:
+        """Answers when this returns; after `stop` or `kill` with the same mail on the same ports."""
+        said = self._up()
+        assert not said.returncode, said.stderr
+
+    def stop(self) -> None:
+        """An orderly end; the mail stays."""
+        self._down()
+
+    def kill(self) -> None:
+        """A crash: everything gone at once, with no word to the clients."""
+        self._down("--kill")
+
+    def _up(self) -> "subprocess.CompletedProcess[str]":
+        command = [TOOLS / self._program, *self._options, self._directory]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    def _down(self, *how: str) -> None:
+        subprocess.run([TOOLS / self._program.replace("-up", "-down"), *how, self._directory], check=True)
 
     def deliver(self, user: str, raw: bytes, folder: str = "INBOX") -> None:
         """A message stored as it is."""

@@ -26,9 +26,9 @@ SOON = 20.0  # seconds to wait for what takes less than one on an idle machine
 DIE = """
 import os, signal, sys
 from pathlib import Path
-from mailtagger import daemon, imap, journal
+from mailtagger import daemon, imap, journal, score
 _, path, owner, method, when, count = sys.argv
-owner = {"Mailbox": imap.Mailbox, "Journal": journal.Journal}[owner]
+owner = {"Mailbox": imap.Mailbox, "Journal": journal.Journal, "Scorer": score.Scorer}[owner]
 original, calls = getattr(owner, method), 0
 def deadly(*arguments, **more):
     global calls
@@ -41,6 +41,14 @@ def deadly(*arguments, **more):
     return result
 setattr(owner, method, deadly)
 daemon.run(Path(path))
+"""
+# The daemon, with other waits than its own, which nobody has the time for.
+WITH = """
+import sys
+from pathlib import Path
+from mailtagger import daemon, imap_reader, worker
+exec(sys.argv[2])
+daemon.run(Path(sys.argv[1]))
 """
 
 
@@ -130,6 +138,11 @@ class Bench:
 
     def start_to_die(self, point: str) -> Daemon:
         self.started.append(Daemon(self.path, ("-c", DIE, str(self.path), *point.split()), {}))
+        return self.started[-1]
+
+    def start_with(self, change: str) -> Daemon:
+        """The daemon under a change of its constants, as `worker.LONGEST_WAIT = 2.0`."""
+        self.started.append(Daemon(self.path, ("-c", WITH, str(self.path), change), {}))
         return self.started[-1]
 
     @contextlib.contextmanager

@@ -8,8 +8,9 @@ import contextlib
 import itertools
 import re
 import sqlite3
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,31 @@ class Cyrus(Tool):
                 alice.create_folder(name)
 
 
+class Tap:
+    """The commands that came through a proxy; it stands among its rules, and makes no fault itself.
+
+    `follow` is called as soon as a command that matches has come, and before the server hears of it.
+    """
+
+    where = "client"
+
+    def __init__(self, pattern: str = "", follow: Callable[[], object] = lambda: None) -> None:
+        self.heard: list[tuple[str, str, float]] = []  # (tag of the connection, command, monotonic seconds)
+        self._pattern, self._follow = pattern, follow
+
+    def hit(self, line: bytes) -> bool:
+        """Never: what was said goes on unchanged."""
+        tag, _, command = line.decode(errors="replace").strip().partition(" ")
+        self.heard.append((tag.rstrip("0123456789"), command, time.monotonic()))
+        if self._pattern and re.search(self._pattern, command):
+            self._follow()
+        return False
+
+    def commands(self, pattern: str) -> list[str]:
+        """The commands that match, as they came."""
+        return [command for _, command, _ in self.heard if re.search(pattern, command)]
+
+
 class House:
     """One account of alice's on one server, by way of a proxy, and all that was delivered to her."""
 
@@ -57,9 +83,11 @@ class House:
 
     # The cast
 
-    def proxy(self, *rules: tuple[str, ...], **options: Any) -> Any:
+    def proxy(self, *rules: tuple[str, ...], tap: Tap | None = None, **options: Any) -> Any:
         """A proxy in front of the server; it closes with the test."""
-        return self._open.enter_context(fault_proxy(self.server, *rules, **options))
+        proxy = self._open.enter_context(fault_proxy(self.server, *rules, **options))
+        proxy.rules += [tap] if tap else []
+        return proxy
 
     def configure(self, by: Any = None, *others: dict[str, Any], **settings: Any) -> Path:
         """alice's account in the configuration, reached by way of `by` (a proxy, or the server itself)."""
@@ -118,13 +146,16 @@ class House:
                     continue
                 client.select_folder(name, readonly=True)
                 for data in client.fetch(client.search(), ["BODY.PEEK[]", "FLAGS"]).values():
+                    if data[b"BODY[]"] is None:  # moved away since the search
+                        continue
                     kept = {flag.decode() for flag in data[b"FLAGS"]} - {"\\Recent"}
                     yield name, id_of(data[b"BODY[]"]), data[b"BODY[]"], kept
 
     def where(self) -> dict[str, str]:
         """id → folder, once nothing moves any more; a message that is in two places fails."""
         places = [(id_, folder) for folder, id_, _, _ in self.everything()]
-        doubled = [id_ for id_, count in Counter(id_ for id_, _ in places).items() if count > 1]
+        doubled = [id_ for id_, count in Counter(id_ for id_, _ in places).items()
+                   if count > 1 and f"{id_}@test" not in self.twins]
         assert not doubled, f"doubled: {[place for place in places if place[0] in doubled]}"
         return dict(places)
 
@@ -172,8 +203,10 @@ class House:
 
 
 def id_of(raw: bytes) -> str:
-    """The Message-ID without its host, by which a test knows a message."""
-    found = re.search(rb"(?mi)^Message-ID: <([^@>]*)@test>", raw)
+    """The id by which a test knows a message, without its host: of a line X-Test, else of its Message-ID."""
+    found = re.search(rb"(?i)(?:^|[\r\n])X-Test: <([^@>]*)@test>", raw) or re.search(
+        rb"(?mi)^Message-ID: <([^@>]*)@test>", raw
+    )
     assert found, raw[:200]
     return found[1].decode()
 
