@@ -20,11 +20,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeAlias
 
-from apscheduler.schedulers.background import BackgroundScheduler
 from sdnotify import SystemdNotifier
 
 from mailtagger import __version__, artifact, config, secret
 from mailtagger import log as logs
+from mailtagger.clock import Clock
 from mailtagger.config import Account, Settings
 from mailtagger.decide import Policy
 from mailtagger.errors import ConfigError, MailtaggerError, StateError
@@ -42,7 +42,7 @@ from mailtagger.worker import Door, Worker
 
 log = logging.getLogger(__name__)
 
-Inbox: TypeAlias = "queue.SimpleQueue[signal.Signals | ConfigError]"
+Inbox: TypeAlias = "queue.SimpleQueue[signal.Signals | MailtaggerError]"
 
 POLITE, GRACE = 2.5, 4.5  # seconds after SIGTERM in which connections end by themselves, and in which the program ends
 MODEL_SECONDS = 60
@@ -135,24 +135,22 @@ class Daemon:
     ) -> None:
         self._path, self._settings, self._journal, self._level = path, settings, journal, level
         self._report, self._reporting = report, threading.Lock()
-        self._lessons = Lessons(journal)
+        self._lessons = Lessons(journal, with_text=settings.keep_text > 0)
         self._model = Model(settings)
         self._systemd = Systemd()
-        self._clock = BackgroundScheduler(
-            timezone=UTC, job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
-        )
+        self._clock = Clock()
         self._watchers: dict[tuple[str, str], Watcher] = {}
         self._followers: dict[str, Follower] = {}
         self._unconfigured: dict[str, ConfigError] = {}
         self._inbox = inbox
 
     def run(self) -> None:
-        """Until SIGTERM or SIGINT; ConfigError when no account at all can be used."""
+        """Until SIGTERM or SIGINT; ConfigError when no account at all can be used, StateError when the journal is gone."""
         log.info("mailtagger %s in %s, model %s", __version__, self._settings.state_dir, self._model.scorer.model)
         for note in self._journal.notes():
             log.warning("%s/%s: %s", note.account, plain(note.folder), plain(note.text))
         self._clock.add_job(lambda: self._model.refresh(self._settings), "interval", seconds=MODEL_SECONDS)
-        self._clock.add_job(self._prune, "interval", days=1)
+        self._clock.add_job(self._prune, "interval", days=1, next_run_time=datetime.now(UTC))
         self._clock.start()
         self._watch()
         try:
@@ -162,7 +160,7 @@ class Daemon:
             self._systemd.stopping()
             self._clock.shutdown(wait=False)
             _end([*self._watchers.values(), *self._followers.values()])
-        if isinstance(news, ConfigError):
+        if isinstance(news, MailtaggerError):
             raise news
         log.info("ended by %s", news.name)
 
@@ -225,6 +223,7 @@ class Daemon:
             self._clock.remove_job(worker.name)
         _end(gone)
         self._settings, self._model = settings, model
+        self._lessons.with_text = settings.keep_text > 0
         logs.start(self._level or settings.log.level, settings.log.format)
         self._watch()
         log.info("the configuration was reloaded; %d folders are watched", len(self._watchers))
@@ -241,6 +240,8 @@ class Daemon:
 
     def _heard(self, watcher: Watcher, error: Exception | None) -> None:
         self._systemd.heard(watcher, error)
+        if isinstance(error, StateError):
+            self._end_without_journal()
         if self._systemd.ready:
             return
         if isinstance(error, ConfigError):
@@ -250,10 +251,18 @@ class Daemon:
         else:
             self._unconfigured.pop(watcher.account.name, None)
 
-    def _prune(self) -> None:
+    def _end_without_journal(self) -> None:
+        """A full disk or a lock may pass; a journal that was removed does not come back, but to a new start."""
         try:
-            self._journal.prune(datetime.now(UTC) - KEEP)
-            self._lessons.prune(timedelta(days=self._settings.keep_text))
+            self._journal.still_there()
+        except StateError as gone:
+            self._inbox.put(gone)
+
+    def _prune(self) -> None:
+        now = self._clock.now
+        try:
+            self._journal.prune(now - KEEP)
+            self._lessons.prune(timedelta(days=self._settings.keep_text), now)
         except StateError as error:
             log.warning("%s", plain(error))
 

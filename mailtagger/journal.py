@@ -23,6 +23,7 @@ from mailtagger.state import explained, private_directory, private_file
 FILE = "journal.sqlite3"
 
 BLOBS = frozenset({"terms", "cleaned"})
+PARTING = 0.2  # seconds for what another thread does in the journal when it is closed
 UNDO = "undo-"  # so begin the batches that take others back
 
 Act = Literal["keyword", "move", "unmark"]  # only `undo` takes keywords off
@@ -229,8 +230,8 @@ class Journal:
             self._db = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
             try:
                 self._db.row_factory = sqlite3.Row
-                self._inode = path.stat().st_ino
                 self._prepare()
+                self._inodes = _inodes(path)
             except BaseException:
                 self._db.close()
                 raise
@@ -241,6 +242,7 @@ class Journal:
             raise StateError(f"{self.path} cannot keep a write-ahead log.", "Put state_dir on a local disk.")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+        self._db.execute("PRAGMA temp_store = MEMORY")  # or pages with text might lie in /var/tmp for a while
         if self._version() == len(MIGRATIONS):
             return
         self._db.execute("BEGIN IMMEDIATE")
@@ -264,9 +266,18 @@ class Journal:
         return int(self._db.execute("PRAGMA user_version").fetchone()[0])
 
     def close(self) -> None:
-        """Closes the file; SQLite folds its log into it."""
-        with self._lock, explained(self.path):
-            self._db.close()
+        """Closes the file; SQLite folds its log into it.
+
+        Not while a thread that nobody could stop waits in it for another process: then the end of ours closes it, and
+        no commit is lost.
+        """
+        if not self._lock.acquire(timeout=PARTING):
+            return
+        try:
+            with explained(self.path):
+                self._db.close()
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -281,8 +292,8 @@ class Journal:
             if self._db.in_transaction:
                 yield  # the outer one commits
                 return
+            self.still_there()
             with explained(self.path):
-                self._still_there()
                 self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -293,10 +304,11 @@ class Journal:
                     with explained(self.path):
                         self._db.execute("ROLLBACK")
 
-    def _still_there(self) -> None:
-        # SQLite goes on writing into a file that was unlinked: every intent would be lost without a word.
-        if not self.path.exists() or self.path.stat().st_ino != self._inode:
-            raise StateError(f"{self.path} was removed or replaced while in use.", "Start mailtagger again.")
+    def still_there(self) -> None:
+        """StateError when the file, or its log, was removed: SQLite would go on writing where nothing is kept."""
+        with explained(self.path):
+            if _inodes(self.path) != self._inodes:
+                raise StateError(f"{self.path} was removed or replaced while in use.", "Start mailtagger again.")
 
     def _execute(self, sql: str, *values: object) -> sqlite3.Cursor:
         with explained(self.path):
@@ -488,6 +500,12 @@ class Journal:
     def notes(self, account: str | None = None) -> list[Note]:
         """The notes that stand, oldest first."""
         return self.rows(Note, "SELECT * FROM notes WHERE ?1 IS NULL OR account = ?1 ORDER BY at, rowid", account)
+
+
+def _inodes(path: Path) -> list[int]:
+    """Which files stand under the names of a journal and its write-ahead log; 0 for none."""
+    files = path, path.with_name(f"{path.name}-wal")
+    return [file.stat().st_ino if file.exists() else 0 for file in files]
 
 
 def _pair(name: str, n: int) -> tuple[str, int]:

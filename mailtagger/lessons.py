@@ -70,10 +70,14 @@ class Retraining:
 
 
 class Lessons:
-    """The lessons in one journal, and the personal layer of each account; safe to share between threads."""
+    """The lessons in one journal, and the personal layer of each account; safe to share between threads.
 
-    def __init__(self, journal: Journal) -> None:
+    Without `with_text` no text of a new lesson is kept at all.
+    """
+
+    def __init__(self, journal: Journal, with_text: bool = True) -> None:
         self._journal = journal
+        self.with_text = with_text
         self._lock = threading.RLock()
         self._layers: dict[str, tuple[tuple[int, int], Personal]] = {}
 
@@ -89,7 +93,7 @@ class Lessons:
                 " base, terms, cleaned, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 lesson.account, lesson.ident, lesson.message_id, lesson.label, lesson.source, lesson.sender,
                 lesson.folder, lesson.score, lesson.verdict, lesson.model, lesson.base, _packed(lesson.terms),
-                None if lesson.text is None else zlib.compress(lesson.text.encode("utf-8", "replace")),
+                zlib.compress(lesson.text.encode("utf-8", "replace")) if lesson.text and self.with_text else None,
                 lesson.at.timestamp() if lesson.at else self._journal.now(),
             )
             count, _ = self._stand(lesson.account)
@@ -133,9 +137,9 @@ class Lessons:
         """What is learned by now, as a short text that changes with each lesson learned or taken back."""
         return "{}/{}".format(*self._stand(account))
 
-    def prune(self, keep_text: timedelta) -> int:
+    def prune(self, keep_text: timedelta, now: datetime | None = None) -> int:
         """How many texts went because they are older than that; what the personal layer has learned of them stays."""
-        before = (datetime.now(UTC) - keep_text).timestamp()
+        before = ((now or datetime.now(UTC)) - keep_text).timestamp()
         gone = self._journal.write(
             "UPDATE lessons SET cleaned = NULL WHERE cleaned IS NOT NULL AND at < ?", before
         ).rowcount
