@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from threading import Event
@@ -94,6 +94,9 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:  # Python would print what it says, and that may quote a mail
+        print(f"mailtagger: this is a bug in mailtagger\n{log.trace(error)}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _version(wanted: bool) -> None:
@@ -153,7 +156,7 @@ def scan(
     ):
         policy = Policy(*chosen.cutoffs(scorer.cutoffs.ham, scorer.cutoffs.spam))
         job = Job(
-            chosen, settings.keywords, policy, scorer, journal, Lessons(journal),
+            chosen, settings.keywords, policy, scorer, journal, Lessons(journal, settings.keep_text > 0),
             act=apply, release=yes, judge_anew=True, subjects=not as_json, stop=stopped,
         )
         for outcome in pipeline.scan(job, mailbox, folder, since.date() if since else None, limit, report.total):
@@ -424,7 +427,9 @@ def learn(
         Report(records.LEARNED, as_json, "learning") as report,
     ):
         policy = Policy(*chosen.cutoffs(scorer.cutoffs.ham, scorer.cutoffs.spam))
-        pupil = Pupil(chosen.name, journal, Lessons(journal), scorer, policy)
+        lessons = Lessons(journal, settings.keep_text > 0)
+        lessons.prune(timedelta(days=settings.keep_text))
+        pupil = Pupil(chosen.name, journal, lessons, scorer, policy)
         marks = (settings.keywords.spam,)
         places = starting.learn(order, pupil, chosen, mailbox, marks, stopped, report.total, report.step)
         rows = [records.learned(place, chosen.name) for place in places]
@@ -606,6 +611,8 @@ def retrain(
     settings = context.obj.settings()
     with _journal(settings) as journal, _terminated():
         lessons = Lessons(journal) if journal else None
+        if lessons and not dry_run:
+            lessons.prune(timedelta(days=settings.keep_text))
         plan = retraining.plan(settings.state_dir, settings.model, lessons)
         if not lessons or not plan.lessons or dry_run or (if_changed and not retraining.changed(plan, lessons)):
             with Report(records.LESSONS, as_json) as report:

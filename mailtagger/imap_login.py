@@ -153,10 +153,12 @@ def _login(client: Client, server: Server, secret: Secret) -> None:
     except LoginError as error:
         cause = error.__context__
         if isinstance(cause, imaplib.IMAP4.abort):  # IMAPClient calls a lost connection a LoginError too
-            raise lost(cause, server, "logging in") from error
-        raise _refused(str(error), server, secret) from error
+            raise lost(imaplib.IMAP4.abort(secret.hidden(str(cause))), server, "logging in") from error
+        raise _refused(secret.hidden(str(error)), server, secret) from error
     except (*LOST, ValueError) as error:  # ValueError: a challenge that is no base64
         raise lost(error, server, "logging in") from error
+    finally:
+        client.wire.alerts[:] = map(secret.hidden, client.wire.alerts)
 
 
 def _mechanism(server: Server, offered: set[str], secret: Secret) -> tuple[str, list[str]]:

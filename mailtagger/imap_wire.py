@@ -17,6 +17,8 @@ from mailtagger.imap_syntax import printable, quoted
 # imaplib.IMAP4.readonly is an `abort` too, but no lost connection: Mailbox, where it can occur, catches it first.
 LOST = (imaplib.IMAP4.abort, OSError, ProtocolError)
 MAX_LINE = 1 << 20  # bodies come as literals; the longest line is a SEARCH of imap.WINDOW messages, 0.55 MB
+# What imaplib quotes when an answer is none: a literal cut short goes on as lines, and those are of a mail.
+GARBLED = re.compile("unexpected (?:tagged )?response|unterminated line")
 ALERT = re.compile(rb"\S+ (?:OK|NO|BAD|BYE|PREAUTH) \[ALERT\] ?(.*)", re.IGNORECASE)
 
 
@@ -192,6 +194,8 @@ def reason(error: Exception) -> str:
         return printable(error.reason or str(error))
     if isinstance(error, OSError) and error.strerror:
         return printable(error.strerror)
+    if isinstance(error, ProtocolError) or GARBLED.search(str(error)):
+        return "its answer makes no sense"
     return clean(str(error)) or type(error).__name__
 
 

@@ -37,6 +37,10 @@ class Secret:
     kind: Literal["password", "token"]
     value: str = field(repr=False)
 
+    def hidden(self, text: str) -> str:
+        """The text without it: a server may repeat what it was sent."""
+        return text.replace(self.value, "***")
+
 
 def variable(account: str) -> str:
     """The environment variable that may hold this account's password."""
