@@ -236,5 +236,8 @@ def _tell(lesson: Lesson) -> None:
 
 
 def _older(message: Head | RawMessage, before: FolderRow | None) -> bool:
-    """Whether the message had arrived before this folder was last looked at, so that it cannot be a delivery to it."""
-    return bool(before and message.arrived and message.arrived < before.checked_at)
+    """Whether the message had arrived before this folder was last looked at, so that it cannot be a delivery to it.
+
+    By the server's clock and ours, and INTERNALDATE has no fractions of a second: hence the margin.
+    """
+    return bool(before and message.arrived and message.arrived + rescue.SKEW < before.checked_at)

@@ -180,7 +180,7 @@ def test_what_we_never_judged_and_he_drags_into_junk_teaches(journal: Journal) -
     house.first = 2
     for name in ("Friends", "Archive"):
         server.deliver(raw(name), folder=name)
-    past = datetime.now(UTC) - timedelta(minutes=1)
+    past = datetime.now(UTC) - timedelta(hours=1)
     for folder in server.folders.values():
         for message in folder.messages.values():
             message.arrived = past
@@ -189,6 +189,15 @@ def test_what_we_never_judged_and_he_drags_into_junk_teaches(journal: Journal) -
         server.user_moves(1, name, "Junk")
     house.drag(old, "Junk")
     assert house.day() == [("spam", "moved")] * 3
+
+
+@pytest.mark.parametrize("slow", [timedelta(seconds=0.9), timedelta(minutes=2)])
+def test_what_the_server_files_right_after_a_look_is_no_lesson(house: House, slow: timedelta) -> None:
+    """INTERNALDATE has whole seconds, and the server's clock may be behind: it only seems to be older than the look."""
+    house.day()
+    house.server.deliver(raw("spam"), folder="Junk")
+    house.server.folders["Junk"].messages[1].arrived = datetime.now(UTC) - slow
+    assert house.day() == []
 
 
 def test_a_copy_in_junk_is_no_move(house: House) -> None:
