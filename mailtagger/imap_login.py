@@ -128,16 +128,19 @@ def _untrusted(error: ssl.SSLError, server: Server) -> MailtaggerError:
 def _names(server: Server) -> str:
     """The names in the certificate, for the error message; all but the name is verified, and nothing is sent."""
     context = _context(server)
-    if context is None or server.tls != "implicit":
+    if context is None:
         return ""
     context.check_hostname = False
     try:
-        with (
-            socket.create_connection((server.host, server.port), server.connect_timeout) as plain,
-            context.wrap_socket(plain, server_hostname=server.host) as sock,
-        ):
-            certificate: Any = sock.getpeercert() or {}
-    except OSError:
+        client = Client(server, context)
+        try:
+            if server.tls == "starttls":
+                client.starttls(context)
+            encrypted: Any = client.wire.sock
+            certificate = encrypted.getpeercert() or {}
+        finally:
+            client.hang_up()
+    except LOST:
         return ""
     return ", ".join(printable(name) for _, name in certificate.get("subjectAltName", ()))
 
