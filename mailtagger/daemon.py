@@ -31,7 +31,7 @@ from mailtagger.errors import ConfigError, MailtaggerError, StateError
 from mailtagger.follow import Follower
 from mailtagger.imap import Mailbox
 from mailtagger.journal import FILE, Journal
-from mailtagger.judge import Job
+from mailtagger.judge import Job, agree
 from mailtagger.lessons import Lessons
 from mailtagger.pipeline import Outcome
 from mailtagger.report import plain
@@ -149,7 +149,7 @@ class Daemon:
         log.info("mailtagger %s in %s, model %s", __version__, self._settings.state_dir, self._model.scorer.model)
         for note in self._journal.notes():
             log.warning("%s/%s: %s", note.account, plain(note.folder), plain(note.text))
-        self._clock.add_job(lambda: self._model.refresh(self._settings), "interval", seconds=MODEL_SECONDS)
+        self._clock.add_job(self._refresh, "interval", seconds=MODEL_SECONDS, next_run_time=datetime.now(UTC))
         self._clock.add_job(self._prune, "interval", days=1, next_run_time=datetime.now(UTC))
         self._clock.start()
         self._watch()
@@ -257,6 +257,15 @@ class Daemon:
             self._journal.still_there()
         except StateError as gone:
             self._inbox.put(gone)
+
+    def _refresh(self) -> None:
+        """The model that is current now; what was taught starts from what this one says."""
+        self._model.refresh(self._settings)
+        try:
+            if changed := agree(self._lessons, self._model.scorer):
+                log.info("%d lessons start from what %s says", changed, self._model.scorer.model)
+        except StateError as error:
+            log.warning("%s", plain(error))
 
     def _prune(self) -> None:
         now = self._clock.now

@@ -25,6 +25,7 @@ FILE = "journal.sqlite3"
 BLOBS = frozenset({"terms", "cleaned"})
 PARTING = 0.2  # seconds for what another thread does in the journal when it is closed
 UNDO = "undo-"  # so begin the batches that take others back
+GONE = "it was gone: moved or deleted by somebody else"  # why an act failed that nobody misses
 
 Act = Literal["keyword", "move", "unmark"]  # only `undo` takes keywords off
 State = Literal["open", "done", "failed"]
@@ -95,6 +96,10 @@ MIGRATIONS = (
         id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, parent TEXT NOT NULL, candidate TEXT NOT NULL,
         promoted INTEGER NOT NULL, why TEXT NOT NULL, figures TEXT NOT NULL
     );
+    """,
+    # Which model said what a lesson starts from: another model says something else.
+    """
+    ALTER TABLE lessons ADD COLUMN base_of TEXT NOT NULL DEFAULT '';
     """,
 )
 
@@ -477,11 +482,11 @@ class Journal:
             " UNION ALL"
             " SELECT CASE state WHEN 'done' THEN act ELSE state END AS name,"
             " COUNT(DISTINCT folder || char(0) || uidvalidity || char(0) || uid) AS n"
-            " FROM intents AS i WHERE account = ?1 AND opened_at >= ?2 AND substr(batch, 1, ?3) <> ?4"
+            " FROM intents AS i WHERE account = ?1 AND opened_at >= ?2 AND substr(batch, 1, ?3) <> ?4 AND why <> ?5"
             " AND NOT (state = 'failed' AND EXISTS (SELECT 1 FROM intents AS later WHERE later.account = i.account"
             " AND later.folder = i.folder AND later.uidvalidity = i.uidvalidity AND later.uid = i.uid"
             " AND later.act = i.act AND later.id > i.id AND later.state = 'done'))"
-            " GROUP BY name", account, start, len(UNDO), UNDO,
+            " GROUP BY name", account, start, len(UNDO), UNDO, GONE,
         )
         numbers = dict(rows)
         return Counts(

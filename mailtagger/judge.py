@@ -72,6 +72,7 @@ class Opinion:
     text: str  # cleaned
     base: float  # the model's calibrated log-odds of spam; 0 where there was nothing to read
     personal: float  # what the lessons add to them
+    model: str
 
 
 @dataclass(frozen=True)
@@ -175,11 +176,12 @@ def opinion(
     notes = mail.notes if notes is None else notes
     text = clean(mail)
     if not text.strip():
-        return Opinion(decide(None, policy, word=word, notes=notes or [EMPTY]), text, 0.0, 0.0)
+        return Opinion(decide(None, policy, word=word, notes=notes or [EMPTY]), text, 0.0, 0.0, scorer.model)
     score = scorer.score(text)
     base = log_odds_of(score.p)
     share = personal.logit(terms(raw, mail), base) if personal and personal.lessons else 0.0
-    return Opinion(decide(score.p, policy, score.familiar, word, allowed, share, notes), text, base, share)
+    decision = decide(score.p, policy, score.familiar, word, allowed, share, notes)
+    return Opinion(decision, text, base, share, scorer.model)
 
 
 def lesson_of(
@@ -190,8 +192,13 @@ def lesson_of(
     return Lesson(
         account, ident, mail.message_id, label, source, mail.sender, folder, seen.base, terms(raw, mail),
         shortened(seen.text), score=before.score if before else None, verdict=before.verdict if before else None,
-        model=before.model if before else None,
+        model=before.model if before else None, base_of=seen.model,
     )
+
+
+def agree(lessons: Lessons, scorer: Scores) -> int:
+    """How many lessons had another model's word to start from, and have this one's now."""
+    return lessons.rebase(scorer.model, lambda text: log_odds_of(scorer.score(text).p))
 
 
 def _layer(job: Job) -> Personal | None:

@@ -11,7 +11,7 @@ what the model reads. It is the only place where text of mail is kept.
 import json
 import threading
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -40,7 +40,7 @@ class Lesson:
     source: Source
     sender: str
     folder: str
-    base: float  # what the model said: calibrated log-odds of spam
+    base: float  # what the model `base_of` said: calibrated log-odds of spam
     terms: Terms  # for the personal layer
     text: str | None = None  # cleaned
     score: float | None = None
@@ -48,6 +48,7 @@ class Lesson:
     model: str | None = None
     at: datetime | None = None
     learned_by: str | None = None  # the retrained model that has learned it
+    base_of: str = ""
     id: int = 0
 
     @property
@@ -79,7 +80,7 @@ class Lessons:
         self._journal = journal
         self.with_text = with_text
         self._lock = threading.RLock()
-        self._layers: dict[str, tuple[tuple[int, int], Personal]] = {}
+        self._layers: dict[str, tuple[tuple[int, int, str], Personal]] = {}
 
     def learn(self, lesson: Lesson) -> bool:
         """Whether that was news; the lesson is on the disk when this returns, or with the transaction around it."""
@@ -90,13 +91,13 @@ class Lessons:
                                 lesson.account, lesson.ident, lesson.message_id)
             self._journal.write(
                 "INSERT INTO lessons (account, ident, message_id, label, source, sender, folder, score, verdict, model,"
-                " base, terms, cleaned, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " base, terms, cleaned, at, base_of) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 lesson.account, lesson.ident, lesson.message_id, lesson.label, lesson.source, lesson.sender,
                 lesson.folder, lesson.score, lesson.verdict, lesson.model, lesson.base, _packed(lesson.terms),
                 zlib.compress(lesson.text.encode("utf-8", "replace")) if lesson.text and self.with_text else None,
-                lesson.at.timestamp() if lesson.at else self._journal.now(),
+                lesson.at.timestamp() if lesson.at else self._journal.now(), lesson.base_of,
             )
-            count, _ = self._stand(lesson.account)
+            count, *_ = self._stand(lesson.account)
             if count > LESSONS + SLACK:
                 self._journal.write(
                     "DELETE FROM lessons WHERE id IN (SELECT id FROM lessons WHERE account = ? ORDER BY id LIMIT ?)",
@@ -124,9 +125,10 @@ class Lessons:
             stand, known = self._stand(account), self._layers.get(account)
             if known and known[0] == stand:
                 return known[1]
-            (count, _), (old, last), layer = stand, *(known or ((0, 0), Personal()))
+            (count, _, models), (old, last, before), layer = stand, *(known or ((0, 0, ""), Personal()))
             news = self.all(account, last)
-            if count != old + len(news):  # something was taken back: what is learned hangs on what was learned before
+            # Something was taken back, or starts from another model's word: what is learned hangs on what was before.
+            if count != old + len(news) or models != before:
                 layer, news = Personal(), self.all(account)
             for lesson in news:
                 layer.learn(lesson.example)
@@ -135,7 +137,18 @@ class Lessons:
 
     def stand(self, account: str) -> str:
         """What is learned by now, as a short text that changes with each lesson learned or taken back."""
-        return "{}/{}".format(*self._stand(account))
+        return "{}/{}".format(*self._stand(account)[:2])
+
+    def rebase(self, model: str, log_odds: Callable[[str], float]) -> int:
+        """How many lessons start from this model's word now, and no longer from that of the one before; those whose
+        text is gone keep what they have. What a retrained model has learned would otherwise count twice."""
+        with self._lock:
+            stale = [lesson for lesson in self.all() if lesson.text and lesson.base_of != model]
+            bases = [(log_odds(lesson.text or ""), lesson.id) for lesson in stale]
+            with self._journal.transaction():
+                for base, id_ in bases:
+                    self._journal.write("UPDATE lessons SET base = ?, base_of = ? WHERE id = ?", base, model, id_)
+        return len(stale)
 
     def prune(self, keep_text: timedelta, now: datetime | None = None) -> int:
         """How many texts went because they are older than that; what the personal layer has learned of them stays."""
@@ -165,10 +178,12 @@ class Lessons:
         """Every retraining, oldest first."""
         return self._journal.rows(_retraining, "SELECT * FROM retrainings ORDER BY id")
 
-    def _stand(self, account: str) -> tuple[int, int]:
-        """(lessons, id of the newest): no two sets of lessons in one file have the same, as ids never return."""
+    def _stand(self, account: str) -> tuple[int, int, str]:
+        """(lessons, id of the newest, models whose word they start from): no two sets of lessons in one file have the
+        same, as ids never return."""
         return self._journal.rows(
-            _pair, "SELECT COUNT(*) AS count, COALESCE(MAX(id), 0) AS last FROM lessons WHERE account = ?", account
+            _stand, "SELECT COUNT(*) AS count, COALESCE(MAX(id), 0) AS last,"
+            " COALESCE(GROUP_CONCAT(DISTINCT base_of), '') AS models FROM lessons WHERE account = ?", account
         )[0]
 
 
@@ -181,8 +196,8 @@ def _label(label: Label) -> Label:
     return label
 
 
-def _pair(count: int, last: int) -> tuple[int, int]:
-    return count, last
+def _stand(count: int, last: int, models: str) -> tuple[int, int, str]:
+    return count, last, models
 
 
 def _packed(terms: Terms) -> bytes:

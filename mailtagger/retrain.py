@@ -25,6 +25,7 @@ from mailtagger import artifact, gate, replay
 from mailtagger.artifact import Artifact
 from mailtagger.decide import Policy, decide
 from mailtagger.errors import ModelError
+from mailtagger.judge import agree
 from mailtagger.lessons import Lesson, Lessons, Retraining
 from mailtagger.score import Scorer, open_scorer
 from mailtagger.state import RunLock, explained
@@ -143,6 +144,7 @@ def _retrain(state_dir: Path, work: Path, plan: Plan, lessons: Lessons, tell: Te
     if judgement.promoted:
         artifact.install(candidate.path, state_dir, open_scorer)
         lessons.learned([lesson.id for lesson in learned], name)
+        agree(lessons, open_scorer(artifact.load(artifact.find(state_dir))))
     else:
         candidate.path.rename(state_dir / "models" / name)
     done = Retraining(plan.base.id, name, judgement.promoted, judgement.why, figures)

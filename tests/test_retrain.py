@@ -17,9 +17,11 @@ import pytest
 from mailtagger import artifact, cli, config, daemon, replay
 from mailtagger import retrain as retraining
 from mailtagger.clean import RULES_HASH, clean_text
+from mailtagger.decide import log_odds_of
 from mailtagger.errors import StateError
 from mailtagger.journal import FILE, Journal
 from mailtagger.lessons import Lesson, Lessons
+from mailtagger.personal import Personal
 from mailtagger.score import open_scorer
 from tests import newsletters
 from tests.tiny_model import SPAM_TEXT, texts, tiny_model
@@ -141,6 +143,20 @@ def test_a_named_model_is_not_retrained(user: User, mailtagger: Mailtagger) -> N
     assert (status, "`model:`" in err) == (78, True)
 
 
+def test_lessons_start_from_the_word_of_the_model_that_serves(user: User) -> None:
+    """Another model's word replaces the one before, once, and the layer is learned anew; without its text a lesson
+    keeps what it has."""
+    user.teach(*map(lesson, OFFERS[:2]), lesson(None))
+    with Journal(user.state / FILE) as journal:
+        lessons = Lessons(journal)
+        before = lessons.personal("home")
+        assert lessons.rebase("other", lambda text: -3.0) == 2
+        assert [(one.base_of, one.base) for one in lessons.all()] == [("other", -3.0)] * 2 + [("", 4.0)]
+        after = lessons.personal("home")
+        assert after.state() == Personal(one.example for one in lessons.all()).state() != before.state()
+        assert lessons.rebase("other", lambda text: 0.0) == 0
+
+
 @pytest.mark.train
 class TestTraining:
     """With torch, and a tiny model in the place of the packaged one."""
@@ -166,6 +182,8 @@ class TestTraining:
         assert user.score(OFFERS[5]) < artifact.load(artifact.find(user.state)).meta.cutoffs.spam
         assert user.score(clean_text("", SPAM_TEXT)) >= artifact.load(artifact.find(user.state)).meta.cutoffs.spam
         assert [one.learned_by for one in user.lessons()] == [made] * 4 + [None]
+        for one in user.lessons():  # or the personal layer would add to the new model what it added to the old
+            assert (one.base_of, one.base) == (made, pytest.approx(log_odds_of(user.score(one.text or ""))))
         assert "come or gone" in mailtagger(user, "retrain", "--if-changed")[1]
         running.refresh(config.load(user.config))
         assert running.scorer.model == made
