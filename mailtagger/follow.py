@@ -114,13 +114,16 @@ class _Look:
             yield from self._note(heads, found)
 
     def _suspect(self, head: Head, message_id: str, before: FolderRow | None) -> bool:
-        """Whether the message may have been brought here by the user; its header alone is known."""
+        """Whether the message has to be read, as the user may have brought it here; its header alone is known.
+
+        In a spam folder all that has come since the first look has: taken out again, it is known by its content.
+        """
         if self._teaching == "ham":
             return bool(self._places.sightings(self._account, message_id)) or any(
                 self._journal.moves(self._account, row.ident, message_id)
                 for row in self._journal.called(self._account, message_id)
             )
-        return _older(head, before) or bool(self._elsewhere(message_id))
+        return before is not None or not message_id or bool(self._elsewhere(message_id))
 
     def _put_here(self, message: RawMessage, mail: Mail, ident: str, before: FolderRow | None) -> Lesson | None:
         """The lesson that a message in a spam folder teaches, unless we or the server put it there."""

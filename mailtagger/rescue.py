@@ -13,7 +13,7 @@ from mailtagger.apply import Mailbox, copies
 from mailtagger.imap import RawMessage
 from mailtagger.journal import Journal
 from mailtagger.parse import identify
-from mailtagger.places import Places
+from mailtagger.places import Places, Sighting
 
 SKEW = timedelta(minutes=5)  # the server's clock may be so far from ours
 
@@ -41,8 +41,8 @@ def find(
     put = Counter({folder: len(times) for folder, times in seen.items()})
     sighted: Counter[str] = Counter()
     for sighting in Places(journal).sightings(account, message_id):
-        if sighting.folder != here.folder and (sighting.ident or ident) == ident and (
-            sighting.ident or sighting.size == message.size
+        if sighting.folder != here.folder and (
+            sighting.ident == ident or _may_be(sighting, mailbox, message, ident)
         ):
             sighted[sighting.folder] += 1
             seen.setdefault(sighting.folder, []).append(sighting.at)
@@ -54,3 +54,16 @@ def find(
     if any(move.target == here.folder and move.closed_at and move.closed_at >= last for move in moves):
         return Back(teaches=False)  # `undo` put it into this folder, which the server has renumbered since
     return Back(teaches=message.arrived is None or message.arrived <= last + SKEW)
+
+
+def _may_be(sighting: Sighting, mailbox: Mailbox, message: RawMessage, ident: str) -> bool:
+    """Whether what was sighted with this Message-ID, its header alone read, can have been this very message.
+
+    Namesakes of one size are sent on purpose. One that still lies where it was seen was taken out by nobody.
+    """
+    if sighting.ident or not sighting.message_id or sighting.size != message.size:
+        return False
+    still = copies(mailbox, sighting.folder, sighting.message_id, lambda raw: "", "")
+    return sighting.uid not in still or sighting.uid in copies(
+        mailbox, sighting.folder, sighting.message_id, identify, ident
+    )

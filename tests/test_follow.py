@@ -172,6 +172,33 @@ def test_taking_out_what_the_server_put_there_is_a_rescue(house: House) -> None:
     assert house.taught() == [("ham", "moved", "-")]
 
 
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("since", ["before the first look", "since then"])
+def test_a_namesake_of_what_the_server_filed_is_no_rescue(house: House, named: bool, since: str) -> None:
+    """Same Message-ID, or none, and same size: who sends both can see to that, and must not get past us by it."""
+    filed, sent = (raw("spam", body, "known@test") for body in ("one word", "two word"))
+    if not named:
+        filed, sent = (content.split(b"\r\n", 1)[1] for content in (filed, sent))
+    if since == "since then":
+        house.day()
+    house.server.deliver(filed, folder="Junk")
+    house.day()
+    house.server.deliver(sent)
+    [outcome] = house.sweep()
+    assert (outcome.verdict, outcome.decided_by, outcome.action) == ("spam", "model", "move")
+    assert house.taught() == []
+
+
+def test_a_namesake_is_no_rescue_though_the_other_was_deleted(house: House) -> None:
+    """All that came into Junk since the first look is known by its content."""
+    house.day()
+    house.server.deliver(raw("spam", "one word", "known@test"), folder="Junk")
+    house.day()
+    house.server.user_deletes(1, "Junk")
+    house.server.deliver(raw("spam", "two word", "known@test"))
+    assert [outcome.action for outcome in house.sweep()] == ["move"]
+
+
 def test_what_we_never_judged_and_he_drags_into_junk_teaches(journal: Journal) -> None:
     """Mail from before the first start, or from a folder that is not watched."""
     server = MemoryServer()

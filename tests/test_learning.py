@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mailtagger.dovecot import Dovecot
@@ -29,7 +30,7 @@ def drag(alice: Mailbox, id_: str, folder: str, target: str) -> None:
 
 
 def judged(daemon: Daemon, count: int) -> Callable[[], bool]:
-    return lambda: daemon.log.count(" UID ") >= count
+    return lambda: daemon.log.count("/INBOX UID ") >= count
 
 
 def test_dragging_teaches_and_a_rescued_message_stays(bench: Bench, dovecot: Dovecot, alice: Mailbox) -> None:
@@ -64,8 +65,8 @@ def test_mail_from_before_the_first_start_teaches_when_it_is_dragged(
     bench: Bench, dovecot: Dovecot, alice: Mailbox
 ) -> None:
     """We never judged it; that its user puts it into Junk is his word all the same."""
-    dovecot.deliver("alice", ham("old"))
-    time.sleep(2)  # a server tells arrivals to the second
+    with dovecot.client("alice") as client:
+        client.append("INBOX", ham("old"), msg_time=datetime.now(UTC) - timedelta(hours=1))
     bench.configure(account(dovecot, poll_seconds=1))
     daemon = bench.start().ready()
     time.sleep(1.5)
