@@ -1,0 +1,236 @@
+"""The books on an account: what was delivered to it, what its user did, and what therefore must be true in the end.
+
+Certain is what the daemon could know: a move into Junk of a message that it had judged, a move out of Junk of one that
+it had put or seen there, a $NotJunk on one that it had seen without. Of any other deed it may or may not learn. Nothing
+else teaches, and no deed teaches anything else.
+"""
+
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mailtagger.journal import FILE
+from mailtagger.parse import identify, parse
+from tests.faults.house import MARKS, same
+
+FOLDERS = ("INBOX", "Junk", "Archive", "Trash")
+OURS = {mark.lower() for mark in MARKS}
+
+
+@dataclass
+class Word:
+    """What the user said of a message by a deed, and what the daemon had to know before to understand it."""
+
+    at: float
+    label: str
+    place: tuple[str, int, int] | None = None  # of a mark: where the message was
+
+
+@dataclass
+class Entry:
+    """One message, or several of the same content."""
+
+    raw: bytes
+    copies: list[str] = field(default_factory=list)  # where each was delivered
+    deleted_copies: int = 0
+    flags: Counter[str] = field(default_factory=Counter)  # of the user's
+    words: list[Word] = field(default_factory=list)
+    moves: list[tuple[float, float, int]] = field(default_factory=list)  # of the user's: from when to when, which UID
+    where: str = ""  # where the user moved it last
+    story: list[str] = field(default_factory=list)
+
+    def flagged(self, at: float, place: tuple[str, int, int], flag: str) -> None:
+        self.flags[flag.lower()] += 1
+        if flag == "$NotJunk":
+            self.words.append(Word(at, "ham", place))
+        self._tell(at, f"{flag} at {place}")
+
+    def moved(self, at: float, folder: str, uid: int, target: str, new: int) -> None:
+        self.moves.append((at, time.time(), uid))
+        if target == "Junk":
+            self.words.append(Word(at, "spam"))
+        elif folder == "Junk" and target != "Trash":
+            self.words.append(Word(at, "ham"))
+        self.where = target
+        self._tell(at, f"{folder} UID {uid} → {target} UID {new}")
+
+    def deleted(self, at: float) -> None:
+        self.deleted_copies += 1
+        self._tell(at, "deleted")
+
+    def _tell(self, at: float, deed: str) -> None:
+        self.story.append(f"{clock(at)} {deed}")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One message on the server."""
+
+    folder: str
+    uid: int
+    raw: bytes
+    flags: frozenset[str]
+
+
+class Books:
+    """All entries, and the journal they are compared with."""
+
+    def __init__(self, state: Path, server: Any, atomic: bool) -> None:
+        self._file, self._server, self._atomic = state / FILE, server, atomic
+        self._entries: dict[str, Entry] = {}
+        self._settled_at = 0.0
+        self._certain = self.at_once = 0
+
+    @property
+    def count(self) -> int:
+        return sum(len(entry.copies) for entry in self._entries.values())
+
+    def delivered(self, raw: bytes, folder: str) -> None:
+        entry = self._entries.setdefault(identify(raw), Entry(raw))
+        entry.copies.append(folder)
+        entry.story.append(f"{clock(time.time())} delivered to {folder}")
+
+    def entry(self, raw: bytes) -> Entry:
+        return self._entries[identify(raw)]
+
+    def rows(self, sql: str, *values: Any) -> list[Any]:
+        """What the journal holds, asked directly."""
+        with closing(sqlite3.connect(self._file)) as journal:
+            journal.row_factory = sqlite3.Row
+            return journal.execute(sql, values).fetchall()
+
+    def followed(self) -> set[str]:
+        """The folders at which the follower has had its first look."""
+        return {row["name"] for row in self.rows("SELECT name FROM followed")} if self._file.exists() else set()
+
+    def settled(self) -> bool:
+        """Whether all mail is judged, all that was begun has ended, and each folder was looked at since then."""
+        [[read]] = self.rows("SELECT uidnext FROM folders WHERE name = 'INBOX'")
+        with self._server.client("alice") as client:
+            client.select_folder("INBOX", readonly=True)
+            last = max(client.search(), default=0)
+        if last >= read or self.rows("SELECT id FROM intents WHERE state = 'open'"):
+            self._settled_at = 0.0
+        elif not self._settled_at:
+            self._settled_at = time.time()
+        looks = [row[0] for row in self.rows("SELECT checked_at FROM followed")]
+        time.sleep(0.2)
+        return bool(self._settled_at) and min(looks) > self._settled_at
+
+    def figures(self) -> dict[str, int]:
+        """What happened, as the journal and the user know it."""
+        moved = self.rows("SELECT count(*) FROM intents WHERE act = 'move' AND state = 'done'")[0][0]
+        deeds = sum(" → " in deed for entry in self._entries.values() for deed in entry.story)
+        lessons = self.rows("SELECT count(*) FROM lessons")[0][0]
+        return {"moved by us": moved, "moved by the user": deeds, "by both at once": self.at_once,
+                "lessons": lessons, "certain": self._certain}
+
+    def differences(self) -> list[str]:
+        """Everything that is not as it must be."""
+        wrong = [f"{row[0]}" for row in self.rows("PRAGMA integrity_check") if row[0] != "ok"]
+        found: dict[str, list[Found]] = {}
+        for one in self._everything():
+            found.setdefault(identify(one.raw), []).append(one)
+        strange = found.keys() - self._entries.keys()
+        wrong += [f"nobody sent this, in {found[ident][0].folder}: {found[ident][0].raw[:200]!r}" for ident in strange]
+        for ident, entry in self._entries.items():
+            if differs := list(self._differs(ident, entry, found.get(ident, []))):
+                wrong += [f"{ident[:8]} {parse(entry.raw).message_id}: {'; '.join(differs)}"]
+                wrong += self._story(ident, entry)
+        return wrong
+
+    def _differs(self, ident: str, entry: Entry, found: list[Found]) -> Iterator[str]:
+        places = sorted(one.folder for one in found)
+        touched = bool(entry.where)
+        acts = self.rows("SELECT * FROM intents WHERE ident = ? ORDER BY id", ident)
+        if len(places) > len(entry.copies) and any(
+            act["act"] == "move" and act["uid"] == uid and act["opened_at"] < end and start < (act["closed_at"] or end)
+            for act in acts for start, end, uid in entry.moves
+        ):
+            self.at_once += 1  # MOVE is not atomic: of two at the same time, Dovecot may carry out both
+            return
+        if len(places) != len(entry.copies) - entry.deleted_copies:
+            yield f"delivered {len(entry.copies)} times, deleted {entry.deleted_copies} times, and now in {places}"
+        if not all(same(one.raw, entry.raw) for one in found):
+            yield "its bytes have changed"
+        flags = Counter(flag.lower() for one in found for flag in one.flags)
+        theirs = Counter({flag: n for flag, n in flags.items() if flag not in OURS})
+        if not entry.deleted_copies and (theirs != entry.flags if self._atomic else theirs - entry.flags):
+            yield f"flags {dict(theirs)}, the user's are {dict(entry.flags)}"
+        if waiting := [act["act"] for act in acts if act["state"] == "open"]:
+            yield f"open: {waiting}"
+        moves = [act for act in acts if act["act"] == "move" and act["state"] == "done"]
+        junk = entry.copies.count("Junk") + len(moves)
+        if not touched and places.count("Junk") != junk:
+            yield f"{junk} should be in Junk, and it is in {places}"
+        single = len(entry.copies) == 1
+        marks = {mark.lower() for act in acts if act["act"] == "keyword" and act["state"] == "done"
+                 for mark in act["target"].split()}
+        if single and found and not marks <= set(flags):
+            yield f"marked {sorted(marks)}, and it shows {sorted(flags)}"
+        if single and len({act["uid"] for act in moves}) < len(moves):
+            yield "moved twice from one place"
+        for word in entry.words if single else ():
+            again = [move for move in moves if move["opened_at"] > word.at]
+            if word.label == "ham" and not word.place and again and self._knew(ident, word):
+                yield f"filed again after the user took it out at {clock(word.at)}"
+        lessons = [row["label"] for row in self.rows("SELECT label FROM lessons WHERE ident = ?", ident)]
+        expected = self._expected(ident, entry, found)
+        if len(lessons) > 1 or (lessons[0] if lessons else None) not in expected:
+            yield f"learned as {lessons}, and not as {expected}"
+
+    def _expected(self, ident: str, entry: Entry, found: list[Found]) -> set[str | None]:
+        """The labels that its lesson may have; None: there may be none."""
+        if not entry.words:
+            return {None}
+        last = entry.words[-1]
+        stayed = last.place is None or [(one.folder, one.uid) for one in found] == [(last.place[0], last.place[2])]
+        here = entry.where in (("Junk",) if last.label == "spam" else ("INBOX", "Archive")) or last.place is not None
+        if len(entry.copies) == 1 and not entry.deleted_copies and stayed and here and self._knew(ident, last):
+            self._certain += 1
+            return {last.label}
+        return {None, *(word.label for word in entry.words)}
+
+    def _knew(self, ident: str, word: Word) -> bool:
+        """Whether the daemon had seen, before the user's deed, what it takes to understand it."""
+        judged = self.rows("SELECT * FROM messages WHERE ident = ? AND at < ?", ident, word.at)
+        if word.place:
+            return any((row["folder"], row["uidvalidity"], row["uid"]) == word.place for row in judged)
+        if word.label == "spam":
+            return any(row["folder"] != "Junk" for row in judged)
+        return bool(self.rows(
+            "SELECT uid FROM sightings WHERE folder = 'Junk' AND ident = ?1 AND at < ?2 UNION SELECT uid FROM intents"
+            " WHERE act = 'move' AND state = 'done' AND ident = ?1 AND closed_at < ?2", ident, word.at,
+        ))
+
+    def _story(self, ident: str, entry: Entry) -> Iterator[str]:
+        """What a person needs to see why."""
+        told = list(entry.story)
+        for row in self.rows("SELECT * FROM messages WHERE ident = ?", ident):
+            told.append(f"{clock(row['at'])} judged {row['verdict']} by {row['decided_by']}"
+                        f" at {row['folder']} UID {row['uid']}")
+        for row in self.rows("SELECT * FROM intents WHERE ident = ?", ident):
+            told.append(f"{clock(row['opened_at'])} {row['act']} of {row['folder']} UID {row['uid']} {row['state']}"
+                        f" {row['why']} at {clock(row['closed_at'] or 0)}, new UID {row['new_uid']}")
+        for row in self.rows("SELECT * FROM sightings WHERE ident = ?", ident):
+            told.append(f"{clock(row['at'])} sighted in {row['folder']} UID {row['uid']}")
+        for row in self.rows("SELECT * FROM lessons WHERE ident = ?", ident):
+            told.append(f"{clock(row['at'])} learned {row['label']} in {row['folder']} ({row['source']})")
+        yield from (f"    {line}" for line in sorted(told))
+
+    def _everything(self) -> Iterator[Found]:
+        with self._server.client("alice") as client:
+            for _, _, name in client.list_folders():
+                client.select_folder(name, readonly=True)
+                for uid, data in client.fetch(client.search(), ["BODY.PEEK[]", "FLAGS"]).items():
+                    flags = frozenset(flag.decode() for flag in data[b"FLAGS"]) - {"\\Recent"}
+                    yield Found(name, uid, data[b"BODY[]"], flags)
+
+
+def clock(at: float) -> str:
+    return f"{time.strftime('%H:%M:%S', time.localtime(at))}.{int(at % 1 * 1000):03}"

@@ -1,0 +1,311 @@
+"""Nothing lost: mail comes, faults are made, the daemon is killed, the user files mail, and in the end all is counted.
+
+    python -m tests.ledger --messages 150 --seed 1 --seeds 20 --server dovecot --strip MOVE
+
+Each message must be in exactly one place (in none if the user deleted it), with the bytes it came with, with the user's
+flags and our marks, and what the journal says of it must be true. One line of counts for each seed; status 1, with what
+differs. The seed fixes what is delivered, which faults are made and what the user is up to; how the daemon's threads
+meet all that is left to the machine.
+"""
+
+import argparse
+import contextlib
+import itertools
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mailtagger.dovecot import Dovecot
+from mailtagger.imap import Mailbox
+from tests.books import FOLDERS, Books, Entry
+from tests.faults.house import Cyrus
+from tests.imap_server import fault_proxy, mailbox
+from tests.newsletters import newsletter
+from tests.running import WON, Bench, Daemon, account, ham, message, spam
+
+REAL = sorted((Path(__file__).parents[1] / "mailtagger" / "demo_mail").glob("*.eml"))
+KINDS = "ham", "spam", "letter", "real", "twin", "name", "none"
+PATIENCE = 90.0  # seconds after the faults in which everything must be settled
+POINTS = [
+    f"{method} {when}"
+    for method, whens in {
+        "Mailbox fetch": "after", "Scorer score": "after", "Journal record": "after", "Mailbox locate": "after",
+        "Journal open_intents": "before after", "Mailbox add_keywords": "before after", "Mailbox move": "before after",
+        "Mailbox expunge": "before after", "Journal close_intents": "before after", "Journal watermark": "before after",
+        "Lessons learn": "after", "Places saw": "after", "Places followed": "before after",
+    }.items()
+    for when in whens.split()
+]
+COMMANDS = (
+    "UID FETCH", "UID FETCH", "UID STORE", "UID MOVE", "UID MOVE", "UID COPY", "UID EXPUNGE", "UID SEARCH", "SELECT",
+    "EXAMINE", "STATUS", "LOGIN", "IDLE", "NOOP", "LIST",
+)
+FAULTS = "cut", "bytes", "stall", "refuse", "slow", "bye", "reset", "down", "frozen"
+CUTS = (("client", "cut"), ("client", "cutpast"), ("reply", "cut"), ("reply", "cutlast"), ("reply", "cutpast"))
+REFUSALS = (
+    ("UID (MOVE|COPY)", "NO [OVERQUOTA] Quota exceeded"), ("UID STORE", "NO [LIMIT] Too many keywords"),
+    ("UID (FETCH|SEARCH|MOVE|COPY)", "NO [UNAVAILABLE] Try later"), ("SELECT|EXAMINE|LOGIN", "NO [UNAVAILABLE] Later"),
+)
+
+
+class Post:
+    """What arrives: ham, spam, newsletters, real mail, twins, namesakes, mail without a Message-ID."""
+
+    def __init__(self, server: Any, books: Books, draw: random.Random) -> None:
+        self._client, self._books, self._draw = server.client("alice"), books, draw
+        self._numbers = itertools.count(1)
+        self._sent: list[bytes] = []
+
+    def deliver(self, folder: str = "INBOX") -> None:
+        """One message more; now and then the server's own filter puts it into Junk."""
+        raw = self._mail()
+        folder = "Junk" if folder == "INBOX" and self._draw.random() < 0.05 else folder
+        self._sent.append(raw)
+        self._books.delivered(raw, folder)
+        self._client.append(folder, raw)
+
+    def _mail(self) -> bytes:
+        number = f"{next(self._numbers):04}"
+        plain = self._draw.choice((ham, spam))(number)
+        match self._draw.choices(KINDS, (30, 30, 8, 10, 7, 7, 8))[0]:
+            case "ham":
+                return ham(number)
+            case "spam":
+                return spam(number)
+            case "letter":
+                subject, text = newsletter(int(number))
+                return message(text.replace("\n", "\r\n"), f"letter-{number}", subject)
+            case "real":  # those of one file are namesakes
+                raw = self._draw.choice(REAL).read_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+                return raw + f"\r\n{number}\r\n".encode()
+            case "twin" if self._sent:
+                return self._draw.choice(self._sent)
+            case "name" if self._sent:
+                return message(f"{WON} {number}", f"spam-{self._draw.randrange(int(number)):04}")
+            case "none":
+                head, _, rest = plain.partition(b"\r\n")
+                assert head.startswith(b"Message-ID")
+                return rest.replace(b"Subject: ", f"Subject: {number} ".encode())
+        return plain
+
+
+class User:
+    """Who files, flags and deletes, past the proxy, and is told by the server what came of it."""
+
+    def __init__(self, server: Any, books: Books, draw: random.Random) -> None:
+        self._box: Mailbox = mailbox(server)
+        self._box.connect()
+        self._client, self._books, self._draw = server.client("alice"), books, draw
+
+    def act(self) -> None:
+        """Something with one of the newest messages of a folder, and sometimes something with it again."""
+        folder = self._draw.choice(("INBOX", "INBOX", "Junk", "Junk", "Archive"))
+        self._box.select(folder)
+        if not (uids := self._box.uids()):
+            return
+        at: tuple[str, int] | None = folder, self._draw.choice(uids[-30:])
+        while at:
+            at = self._deed(*at)
+            if self._draw.random() < 0.7:
+                return
+
+    def _deed(self, folder: str, uid: int) -> tuple[str, int] | None:
+        """Where the message is afterwards; None where it has gone, or somebody was faster."""
+        state = self._box.select(folder)
+        for found in self._box.fetch([uid]):
+            entry = self._books.entry(found.raw)
+            deed = self._draw.choices(("move", "\\Seen", "\\Flagged", "$NotJunk", "delete"), (60, 15, 8, 12, 5))[0]
+            if deed in ("move", "delete"):
+                target = self._draw.choice([name for name in FOLDERS if name not in (folder, "Trash")])
+                return self._move(entry, folder, uid, target if deed == "move" else "Trash")
+            if deed not in found.flags:
+                now = time.time()
+                self._client.select_folder(folder)
+                if deed.encode() in self._client.add_flags([uid], [deed]).get(uid, ()):
+                    entry.flagged(now, (folder, state.uidvalidity, uid), deed)
+            return folder, uid
+        return None
+
+    def _move(self, entry: Entry, folder: str, uid: int, target: str) -> tuple[str, int] | None:
+        now = time.time()
+        new = self._box.move([uid], target).done.get(uid)
+        if new is None:
+            return None
+        entry.moved(now, folder, uid, target, new)
+        if target != "Trash":
+            return target, new
+        self._client.select_folder("Trash")
+        self._client.delete_messages([new], silent=True)
+        self._client.uid_expunge([new])
+        entry.deleted(now)
+        return None
+
+
+class Weather:
+    """Faults on the way to the server: a new one every few commands."""
+
+    def __init__(self, proxy: Any, draw: random.Random) -> None:
+        self._proxy, self._draw, self._rules = proxy, draw, list[Any]()
+        self._other = 0
+
+    def change(self) -> None:
+        proxy, draw = self._proxy, self._draw
+        self._calm()
+        proxy.rst = draw.random() < 0.5
+        nth, command = draw.randint(1, 3), draw.choice(COMMANDS)
+        match draw.choices(FAULTS, (40, 12, 5, 14, 6, 8, 6, 5, 2))[0]:
+            case "cut":
+                where, action = draw.choice(CUTS)
+                self._add(where, f"{action}@{nth}", command)
+            case "bytes":
+                proxy.cut_at[draw.choice(("client", "server", "server", "server"))] = draw.randint(300, 20_000)
+                proxy.times = 1
+            case "stall":
+                self._add("reply", f"stall@{nth}", command)
+            case "refuse":
+                refused, answer = draw.choice(REFUSALS)
+                self._add("client", f"refuse@{nth}", refused, answer)
+            case "slow":
+                proxy.delay, proxy.throttle = draw.choice(((0.05, 0), (0.0, 20_000)))
+            case "bye":
+                self._add("server", f"inject@{4 * nth}", r"^\S+ OK", "* BYE The server goes down")
+                self._add("server", f"cut@{4 * nth}", r"^\S+ OK")
+            case "reset":
+                self._other += 1
+                proxy.cut_all()
+            case "down":
+                self._other += 1
+                proxy.closed = True
+                proxy.cut_all()
+            case "frozen":
+                self._other += 1
+                proxy.frozen = True
+
+    def end(self) -> int:
+        """All faults gone; how many there were."""
+        self._calm()
+        self._proxy.cut_all()  # what was stalled stays so otherwise
+        return self._other + sum(rule.seen >= rule.nth for rule in self._rules)
+
+    def _add(self, *rule: str) -> None:
+        self._rules.append(self._proxy.add(*rule))
+
+    def _calm(self) -> None:
+        """Nothing but what has not struck yet."""
+        self._other += self._proxy.times == 0
+        self._proxy.cut_at, self._proxy.times = {"client": None, "server": None}, 1
+        self._proxy.delay, self._proxy.throttle, self._proxy.frozen, self._proxy.closed = 0.0, 0, False, False
+        self._proxy.rules = [rule for rule in self._proxy.rules if rule.seen < rule.nth][-3:]
+
+
+class Keeper:
+    """Keeps a daemon running, and kills it."""
+
+    def __init__(self, bench: Bench, draw: random.Random) -> None:
+        self._bench, self._draw, self.kills = bench, draw, 0
+        self._points: list[str] = []
+        self.daemon = self._start()
+
+    def look(self, deadly: bool = True) -> None:
+        """Started again where it has died, half of the times to die at the next point; or killed."""
+        if self.daemon.process.poll() is not None:
+            if self.daemon.process.returncode not in (0, -signal.SIGKILL, -signal.SIGTERM):
+                raise AssertionError(f"The daemon ended with {self.daemon.process.returncode}.")
+            self.kills += 1
+            if not self._points:
+                self._points = self._draw.sample(POINTS, len(POINTS))
+            dying = deadly and self._draw.random() < 0.7
+            self.daemon.close()
+            self.daemon = self._start(*(f"{self._points.pop()} {self._draw.randint(1, 3)}".split() if dying else ()))
+        elif deadly and self._draw.random() < 0.15:
+            self.daemon.process.send_signal(self._draw.choice((signal.SIGKILL, signal.SIGTERM)))
+
+    def spare(self) -> Daemon:
+        """One that is not going to die."""
+        self.daemon.process.kill()
+        self.daemon.process.wait()
+        self.look(deadly=False)
+        return self.daemon.ready()
+
+    def _start(self, *point: str) -> Daemon:
+        command = ("-m", "tests.dying", "--hurried", str(self._bench.path), *point)
+        root = str(Path(__file__).parents[1])
+        self._bench.started.append(Daemon(self._bench.path, command, {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}))
+        return self._bench.started[-1]
+
+
+def play(server: Any, directory: Path, seed: int, messages: int, strip: tuple[str, ...] = ()) -> tuple[str, list[str]]:
+    """One seed: a line of counts, and what differs in the end."""
+    began, draw = time.monotonic(), random.Random(seed)
+    server.empty()
+    bench, books = Bench(directory), Books(directory / "state", server, "MOVE" not in strip)
+    post, user = Post(server, books, draw), User(server, books, draw)
+    for folder in ("INBOX", "INBOX", "Archive"):
+        post.deliver(folder)  # before the first start
+    with fault_proxy(server, strip=strip) as proxy:
+        bench.configure(account(proxy, connect_timeout=2, read_timeout=2, poll_seconds=1,
+                                brake={"messages": messages}))
+        weather, keeper = Weather(proxy, draw), Keeper(bench, draw)
+        try:
+            keeper.daemon.ready().until(lambda: books.followed() >= {"INBOX", "Junk", "Archive"})
+            while books.count < messages:
+                for _ in range(draw.randint(1, 4)):
+                    post.deliver()
+                if draw.random() < 0.8:
+                    weather.change()
+                if draw.random() < 0.6:
+                    user.act()
+                keeper.look()
+                time.sleep(draw.uniform(0, 0.3))  # so that the daemon gets to meet all this
+            faults = weather.end()
+            daemon = keeper.spare()
+            daemon.until(books.settled, PATIENCE)
+            daemon.end()
+            wrong = books.differences()
+            wrong += [line for line in daemon.log.splitlines() if "this is a bug" in line]
+        finally:
+            for daemon in bench.started:
+                daemon.close()
+        counts = {"messages": books.count, "faults": faults, "kills": keeper.kills} | books.figures()
+        counts |= {"connections": proxy.count, "seconds": round(time.monotonic() - began)}
+    return f"seed {seed}: " + ", ".join(f"{value} {name}" for name, value in counts.items()), wrong
+
+
+@contextlib.contextmanager
+def running(name: str) -> Iterator[Any]:
+    """Dovecot or Cyrus."""
+    with Dovecot() if name == "dovecot" else Cyrus() as server:
+        yield server
+
+
+def main() -> int:
+    """What the command line asks for; 1 when something differs."""
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("--messages", type=int, default=150)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--server", choices=("dovecot", "cyrus"), default="dovecot")
+    parser.add_argument("--strip", default="")
+    asked = parser.parse_args()
+    strip, failed = tuple(filter(None, asked.strip.split(","))), 0
+    with running(asked.server) as server:
+        for seed in range(asked.seed, asked.seed + asked.seeds):
+            directory = Path(tempfile.mkdtemp(prefix=f"ledger-{seed}-"))
+            line, wrong = play(server, directory, seed, asked.messages, strip)
+            print(f"{asked.server} {asked.strip} {line}", *wrong, sep="\n  ", flush=True)
+            if wrong:
+                failed += 1
+                print(f"  The journal and the log are in {directory}.", flush=True)
+            else:
+                shutil.rmtree(directory)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
