@@ -11,18 +11,19 @@ where something has changed. Nothing here changes anything on the server: the fo
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from mailtagger import rescue
 from mailtagger.apply import copies, left_alone
 from mailtagger.config import Account
 from mailtagger.decide import Word
-from mailtagger.errors import MailboxError
+from mailtagger.errors import MailboxError, MailtaggerError
 from mailtagger.imap import Address, FolderState, Mailbox, RawMessage
 from mailtagger.imap_reader import Head, Status
 from mailtagger.imap_syntax import lower
 from mailtagger.journal import FolderRow, Judged
-from mailtagger.judge import Job, lesson_of, opinion
+from mailtagger.judge import Job, lesson_of, opinion, where
 from mailtagger.lessons import Lesson, Source
 from mailtagger.parse import Mail, identify, parse
 from mailtagger.places import SIGHTINGS, Places
@@ -109,8 +110,9 @@ class _Look:
             asked = self._put_here if self._teaching == "spam" else self._rescued
             found = {}
             for message in self._mailbox.fetch(suspects) if suspects else ():
-                mail, ident = parse(message.raw), identify(message.raw)
-                found[message.address.uid] = ident, asked(message, mail, ident, before)
+                with self._passing_by(message):
+                    mail, ident = parse(message.raw), identify(message.raw)
+                    found[message.address.uid] = ident, asked(message, mail, ident, before)
             yield from self._note(heads, found)
 
     def _suspect(self, head: Head, message_id: str, before: FolderRow | None) -> bool:
@@ -134,8 +136,11 @@ class _Look:
         if any(move.new_uid == at.uid for move in ours) or sum(move.new_uid is None for move in ours) > known:
             return None
         judged = [row for row in self._elsewhere(mail.message_id) if row.ident == ident]
-        if judged and all(copies(self._mailbox, row.folder, mail.message_id, identify, ident) for row in judged):
-            return None  # it still lies where it was judged: this one was delivered here
+        if self._by_another(message.flags, judged, ident, mail.message_id):
+            return None
+        left = [row for row in judged if not self._copies(row.folder, mail, ident)]
+        if judged and len(left) <= len({move.new_uid for move in ours} & set(self._copies(at.folder, mail, ident))):
+            return None  # it still lies where it was judged, or where we put it: this one was delivered here
         if not judged and not _older(message, before):
             return None
         return self._lesson(message, mail, ident, "spam", "moved", judged[-1] if judged else None)
@@ -148,6 +153,9 @@ class _Look:
         known = self._journal.known(self._account, ident, mail.message_id)
         return self._lesson(message, mail, ident, "ham", "moved", known)
 
+    def _copies(self, folder: str, mail: Mail, ident: str) -> list[int]:
+        return copies(self._mailbox, folder, mail.message_id, identify, ident)
+
     def _elsewhere(self, message_id: str) -> list[Judged]:
         return [row for row in self._journal.called(self._account, message_id) if row.folder != self._folder]
 
@@ -156,12 +164,13 @@ class _Look:
     ) -> Iterator[Lesson]:
         """Commits what was seen together with what it teaches."""
         news = []
+        here = self._still_here(uid for uid, (_, lesson) in found.items() if lesson)
         with self._journal.transaction():
             for head, message_id in heads:
                 ident, lesson = found.get(head.address.uid, ("", None))
                 if self._teaching == "spam":
                     self._places.saw(self._account, head.address, message_id, head.size, ident)
-                if lesson and self._job.lessons and self._job.lessons.learn(lesson):
+                if lesson and head.address.uid in here and self._job.lessons and self._job.lessons.learn(lesson):
                     news.append(lesson)
         yield from news
 
@@ -177,11 +186,14 @@ class _Look:
         for start in range(0, len(new), CHUNK):
             part = dict(new[start : start + CHUNK])
             said = {uid for uid, word in part.items() if self._is_word(state, uid, word, before)}
-            lessons = [
-                self._lesson(message, parse(message.raw), identify(message.raw), part[message.address.uid], "keyword",
-                             self._journal.judged(self._account, message.address))
-                for message in (self._mailbox.fetch(sorted(said)) if said else ())
-            ]
+            lessons = []
+            for message in self._mailbox.fetch(sorted(said)) if said else ():
+                with self._passing_by(message):
+                    at, word, mail = message.address, part[message.address.uid], parse(message.raw)
+                    row, ident = self._journal.judged(self._account, at), identify(message.raw)
+                    rows = [row] if row else []
+                    if word == "ham" or not self._by_another(message.flags, rows, ident, mail.message_id):
+                        lessons.append(self._lesson(message, mail, ident, word, "keyword", row))
             with self._journal.transaction():
                 news = [lesson for lesson in lessons if self._job.lessons and self._job.lessons.learn(lesson)]
                 self._places.remark(self._account, state.name, state.uidvalidity, new=part.items())
@@ -195,6 +207,35 @@ class _Look:
         acts = self._journal.acts(self._account, at)
         ours = lower(name for act in acts if act.act == "keyword" for name in act.target.split())
         return not lower(WORDS[word]) & (lower(row.flags_before) | ours)
+
+    def _by_another(self, flags: Iterable[str], judged: Iterable[Judged], ident: str, message_id: str) -> bool:
+        """Whether a mailtagger with another journal called it spam, and so marked or filed it; unless the user has had
+        a word on it since."""
+        mark = self._job.keywords.spam.lower()
+        if mark not in lower(flags) or (
+            self._job.lessons and self._job.lessons.word(self._account, ident, message_id)
+        ):
+            return False
+        return not any(
+            act.act == "keyword" and mark in act.target.lower().split()
+            for row in judged for act in self._journal.acts(self._account, row)
+        )
+
+    def _still_here(self, uids: Iterable[int]) -> set[int]:
+        """Those that nobody has taken away while they were read: where they are now they say something else."""
+        uids = list(uids)
+        return set(self._mailbox.flags(uids)) if uids else set()
+
+    @contextmanager
+    def _passing_by(self, message: RawMessage) -> Iterator[None]:
+        """One bad message must not hold up the others: it teaches nothing."""
+        try:
+            yield
+        except MailtaggerError:
+            raise  # the server's fault or the disk's, not the message's
+        except Exception as error:
+            log.warning("%s/%s UID %d teaches nothing: %s", self._account, plain(self._folder), message.address.uid,
+                        where(error))
 
     def _lesson(
         self, message: RawMessage, mail: Mail, ident: str, label: Word, source: Source, before: Judged | None

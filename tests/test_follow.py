@@ -172,6 +172,14 @@ def test_taking_out_what_the_server_put_there_is_a_rescue(house: House) -> None:
     assert house.taught() == [("ham", "moved", "-")]
 
 
+def test_a_copy_in_junk_beside_the_one_that_we_filed_is_no_move(house: House) -> None:
+    """The server's own filter put this one there, after we had put the first."""
+    house.server.deliver(mail := raw("spam"))
+    house.day()
+    house.server.deliver(mail, folder="Junk")
+    assert house.day() == []
+
+
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("since", ["before the first look", "since then"])
 def test_a_namesake_of_what_the_server_filed_is_no_rescue(house: House, named: bool, since: str) -> None:
