@@ -16,14 +16,13 @@ from typing import Any, Literal, Protocol
 from mailtagger.decide import Verdict
 from mailtagger.errors import MailboxError
 from mailtagger.imap import CannotMove, FolderState, Moved
-from mailtagger.journal import Act, Intent, Journal
+from mailtagger.journal import GONE, Act, Intent, Journal
 from mailtagger.state import acting
 
 LEFT_ALONE = frozenset({"\\deleted", "\\draft"})
 NOT_JUNK = frozenset({"notjunk", "$notjunk", "nonjunk"})
 LOOK = 50  # intents looked up before they are carried out as one group
 ORDER: tuple[Act, ...] = ("keyword", "move")  # keywords first: they travel with the message
-GONE = "it was gone: moved or deleted by somebody else"
 NOT_KEPT = "the server kept no keyword"
 NO_FOLDER = "there is no spam folder"
 
@@ -102,13 +101,16 @@ def _kind(act: Act, target: str) -> tuple[Act, str]:
     return act, target if act == "keyword" else ""  # a message is moved once, wherever to
 
 
-def perform(mailbox: Mailbox, journal: Journal, intents: Sequence[Intent]) -> list[Intent]:
+def perform(
+    mailbox: Mailbox, journal: Journal, intents: Sequence[Intent], digest: Callable[[bytes], str]
+) -> list[Intent]:
     """The intents with what came of them; on the disk before the first act, and after each group."""
     if not intents:
         return []
     with acting(journal.path.parent, intents[0].account, intents[0].folder):
         ids = journal.open_intents(intents)
-        return _carry_out(mailbox, journal, [replace(intent, id=id_) for intent, id_ in zip(intents, ids, strict=True)])
+        opened = [replace(intent, id=id_) for intent, id_ in zip(intents, ids, strict=True)]
+        return _carry_out(mailbox, journal, opened, digest)
 
 
 def settle(
@@ -129,7 +131,7 @@ def settle(
             seen = [_look(mailbox, journal, state, flags, intent, target, digest) for intent in portion]
             again = [intent for intent in seen if intent.state == "open" and not intent.why]
             results += [intent for intent in seen if intent not in again]
-            results += _carry_out(mailbox, journal, again)
+            results += _carry_out(mailbox, journal, again, digest)
             if any(intent.state == "open" for intent in results):
                 break  # a refusal: the rest would have the same
     return results
@@ -213,13 +215,17 @@ def _anew(journal: Journal, intent: Intent, **changes: Any) -> Intent:
     return replace(changed, id=id_)
 
 
-def _carry_out(mailbox: Mailbox, journal: Journal, intents: Sequence[Intent]) -> list[Intent]:
+def _carry_out(
+    mailbox: Mailbox, journal: Journal, intents: Sequence[Intent], digest: Callable[[bytes], str]
+) -> list[Intent]:
     groups: dict[tuple[Act, str], list[Intent]] = {}
     for intent in intents:
         groups.setdefault((intent.act, intent.target), []).append(intent)
     results = []
     for act, target in sorted(groups, key=lambda group: ORDER.index(group[0])):
-        results += (_mark if act == "keyword" else _move)(mailbox, journal, groups[act, target], target)
+        group = groups[act, target]
+        keyword = act == "keyword"
+        results += _mark(mailbox, journal, group, target) if keyword else _move(mailbox, journal, group, target, digest)
     return results
 
 
@@ -237,7 +243,9 @@ def _mark(mailbox: Mailbox, journal: Journal, group: list[Intent], target: str) 
     ]
 
 
-def _move(mailbox: Mailbox, journal: Journal, group: list[Intent], target: str) -> list[Intent]:
+def _move(
+    mailbox: Mailbox, journal: Journal, group: list[Intent], target: str, digest: Callable[[bytes], str]
+) -> list[Intent]:
     if not target:
         return [replace(intent, why=NO_FOLDER) for intent in group]
     try:
@@ -247,9 +255,14 @@ def _move(mailbox: Mailbox, journal: Journal, group: list[Intent], target: str) 
     except MailboxError as error:
         return [replace(intent, why=str(error)) for intent in group]
     rest = [intent for intent in group if intent.uid not in moved.done.keys() | moved.gone]
+    done = _close(journal, [intent for intent in group if intent.uid in moved.done], "done", "", moved.done)
+    gone = [intent for intent in group if intent.uid in moved.gone]
+    # Another mailtagger or filter of the user's may have been about the same: then it is where we wanted it.
+    filed = {intent.uid: copy for intent in gone if (copy := _copy(mailbox, journal, intent, digest)) is not None}
     return [
-        *_close(journal, [intent for intent in group if intent.uid in moved.done], "done", "", moved.done),
-        *_close(journal, [intent for intent in group if intent.uid in moved.gone], "failed", GONE),
+        *done,
+        *_close(journal, [intent for intent in gone if intent.uid in filed], "done", "", filed),
+        *_close(journal, [intent for intent in gone if intent.uid not in filed], "failed", GONE),
         *(replace(intent, why=f"{target} took only some of the messages") for intent in rest),
     ]
 

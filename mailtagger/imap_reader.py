@@ -200,6 +200,7 @@ class Reader:
         for portion in portions(uids):
             found = self._fetch(portion, "RFC822.SIZE")
             sizes = {uid: found[uid].size or 0 for uid in portion if uid in found}
+            gone = [uid for uid in portion if uid not in found]
             for batch in _batches(sizes):
                 if (self._here().name, self._here().uidvalidity) != (state.name, state.uidvalidity):
                     raise RuntimeError("another folder was selected while fetching")
@@ -209,11 +210,13 @@ class Reader:
                 for uid in batch:
                     one = bodies.get(uid, Fetched())
                     if one.body is None:
-                        log.debug("%s: UID %d was expunged before it could be read", state.name, uid)
+                        gone.append(uid)
                         continue
                     address = Address(state.name, state.uidvalidity, uid)
                     size = one.size or len(one.body)
                     yield RawMessage(address, one.body, one.flags or frozenset(), size, big, one.arrived)
+            for uid in gone:
+                log.debug("%s: UID %d was expunged before it could be read", printable(state.name), uid)
 
     def flags(self, uids: Iterable[int]) -> dict[int, frozenset[str]]:
         """UID → flags and keywords, of those messages that are still there."""

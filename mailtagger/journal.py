@@ -25,6 +25,7 @@ FILE = "journal.sqlite3"
 BLOBS = frozenset({"terms", "cleaned"})
 PARTING = 0.2  # seconds for what another thread does in the journal when it is closed
 UNDO = "undo-"  # so begin the batches that take others back
+FAILED = "it could not be judged"  # so begins the note on a message that is set aside
 GONE = "it was gone: moved or deleted by somebody else"  # why an act failed that nobody misses
 
 Act = Literal["keyword", "move", "unmark"]  # only `undo` takes keywords off
@@ -380,6 +381,13 @@ class Journal:
             " ORDER BY at DESC LIMIT 1", account, ident, message_id,
         )
         return rows[0] if rows else None
+
+    def set_aside(self, account: str) -> list[Judged]:
+        """The messages that could not be judged, however often it was tried, newest first."""
+        return self.rows(
+            Judged, "SELECT * FROM messages WHERE account = ? AND instr(notes, ?) > 0 ORDER BY at DESC, rowid DESC",
+            account, json.dumps(FAILED)[:-1],
+        )
 
     def called(self, account: str, message_id: str) -> list[Judged]:
         """The verdicts on all messages with this Message-ID, oldest first; they need not be the same message."""

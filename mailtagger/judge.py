@@ -20,6 +20,7 @@ from mailtagger.config import Account, Keywords
 from mailtagger.decide import UNFAMILIAR, By, Decision, Policy, Verdict, Word, decide, log_odds_of
 from mailtagger.errors import MailtaggerError
 from mailtagger.imap import Address, FolderState, Mailbox, RawMessage
+from mailtagger.journal import FAILED as FAILED
 from mailtagger.journal import Intent, Journal, Judged
 from mailtagger.lessons import Lesson, Lessons, Source, shortened
 from mailtagger.parse import Mail, identify, parse
@@ -30,7 +31,6 @@ from mailtagger.score import Score
 log = logging.getLogger(__name__)
 
 TRIES = 3
-FAILED = "it could not be judged"
 EMPTY = "no text"
 
 
@@ -124,13 +124,18 @@ def _fresh(job: Job, mailbox: Mailbox, message: RawMessage) -> Judgement:
             return _first_sight(job, mailbox, message)
         except MailtaggerError:
             raise  # the server's fault or the disk's, not the message's
-        except Exception as error:  # one bad message must not hold up the others; what it raised may quote it
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            why = f"{FAILED}: {type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
+        except Exception as error:  # one bad message must not hold up the others
+            why = f"{FAILED}: {where(error)}"
     log.warning("%s/%s UID %d: %s", job.account.name, plain(message.address.folder), message.address.uid, why)
     decision = decide(None, job.policy, notes=[why])
     ident = hashlib.sha256(message.raw).hexdigest()
     return Judgement(message.address, ident, "", "", decision, job.scorer.model, message.flags)
+
+
+def where(error: Exception) -> str:
+    """An exception's kind and where it was raised; not its text, which may quote the message."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
 
 
 def _first_sight(job: Job, mailbox: Mailbox, message: RawMessage) -> Judgement:

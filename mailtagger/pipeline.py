@@ -17,6 +17,7 @@ from mailtagger.apply import Means
 from mailtagger.decide import Verdict
 from mailtagger.errors import MailboxError
 from mailtagger.imap import FolderState, Mailbox
+from mailtagger.imap_syntax import lower
 from mailtagger.journal import Intent
 from mailtagger.judge import FAILED, Job, Judgement, judge
 from mailtagger.parse import identify
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 CHUNK = 25  # messages that are fetched, marked and committed together: a quarter of a second of scoring
 PASS = 500  # messages after which the brake is asked, spam is moved, and the daemon's watermark rises
 HELD = "the brake held it back"
+SPARED = "meanwhile somebody marked it as deleted, draft or not junk"
 BEFORE = "judged before"
 
 
@@ -109,11 +111,13 @@ def sweep(
         judged = list(judge(job, mailbox, place.state, uids[start : start + CHUNK]))
         seen += len(judged)
         taught = job.taught
+        taught_by = [one.address.uid for one in judged if one.lesson]
+        here = mailbox.flags(taught_by) if taught_by else {}  # who took one away again has had another word
         with journal.transaction():
             for one in filter(lambda one: one.fresh, judged):
                 journal.record(account, one.address, one.ident, one.message_id, one.decision.score, one.decision,
                                one.flags, one.model, taught)
-                if one.lesson and job.lessons:
+                if one.lesson and one.address.uid in here and job.lessons:
                     job.lessons.learn(one.lesson)
         before = {one.address.uid: journal.acts(account, one.address) for one in judged}
         plans = [
@@ -121,7 +125,7 @@ def sweep(
             for one in judged
         ]
         marks = [intent for _, intents in plans for intent in intents if intent.act == "keyword"]
-        marked = {intent.uid: intent for intent in (apply.perform(mailbox, journal, marks) if job.act else marks)}
+        marked = {intent.uid: intent for intent in _performed(job, mailbox, marks)}
         for one, intents in plans:
             uid = one.address.uid
             acts = [act for act in before[uid] if act.state != "failed"] + ([marked[uid]] if uid in marked else [])
@@ -138,10 +142,28 @@ def sweep(
         for one, acts, move in moving:
             yield _outcome(job, one, [*acts, replace(move, why=HELD)], began)
         return
-    moved = {intent.uid: intent for intent in apply.perform(mailbox, journal, [move for _, _, move in moving])}
+    spared = {one.address.uid for one in _spared(mailbox, [one for one, _, _ in moving])}
+    for one, acts, move in moving:
+        if move.uid in spared:
+            yield _outcome(job, one, [*acts, replace(move, why=SPARED)], began)
+    moving = [(one, acts, move) for one, acts, move in moving if move.uid not in spared]
+    moved = {intent.uid: intent for intent in _performed(job, mailbox, [move for _, _, move in moving])}
     _tell_refusals(job, place.state.name, moved.values())
     for one, acts, move in moving:
         yield _outcome(job, one, [*acts, moved[move.uid]], began)
+
+
+def _performed(job: Job, mailbox: Mailbox, intents: Sequence[Intent]) -> Sequence[Intent]:
+    return apply.perform(mailbox, job.journal, intents, identify) if job.act else intents
+
+
+def _spared(mailbox: Mailbox, judged: Sequence[Judgement]) -> list[Judgement]:
+    """Those whose user has had a word since they were read: seconds, where they are many."""
+    now = mailbox.flags(one.address.uid for one in judged)
+    return [
+        one for one in judged if (flags := now.get(one.address.uid))
+        and (apply.left_alone(flags) or lower(flags) & apply.NOT_JUNK - lower(one.flags))
+    ]
 
 
 def _target(job: Job, mailbox: Mailbox) -> str | None:

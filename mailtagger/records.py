@@ -51,6 +51,7 @@ RETRAINED = (
 )
 VERIFIED = (Column("id", "id", 24), Column("fine", "fine", 4), Column("problem", "", 0))
 
+SHOWN = 10  # messages set aside that `status` names to a person
 SCANNED = (
     "account", "folder", "uid", "message_id", "score", "verdict", "decided_by", "model", "action", "done", "notes",
 )
@@ -118,13 +119,18 @@ def account_status(journal: "Journal | None", account: "Account") -> Record:
     """One account in `status --json`."""
     from mailtagger import figures
 
-    record: Record = {"name": account.name, "mode": account.mode, "counts": {}, "folders": [], "notes": []}
+    record: Record = {
+        "name": account.name, "mode": account.mode, "counts": {}, "folders": [], "notes": [], "figures": {},
+        "set_aside": [],
+    }
     if journal:
         record["counts"] = asdict(journal.counts(account.name))
         for row in journal.folders(account.name):
             record["folders"].append({"folder": row.name, "uidnext": row.uidnext, "checked_at": row.checked_at})
         for note in journal.notes(account.name):
             record["notes"].append({"folder": note.folder, "kind": note.kind, "text": note.text, "at": note.at})
+        for one in journal.set_aside(account.name):
+            record["set_aside"].append({"folder": one.folder, "uid": one.uid, "why": one.notes[-1], "at": one.at})
     record["figures"] = figures.figures(figures.count(journal, account.name) if journal else figures.Tally())
     return record
 
@@ -147,7 +153,19 @@ def status_lines(record: Record) -> list[str]:
         lines += [f"  {account['counts'][key]} {what}" for key, what in waiting.items() if account["counts"].get(key)]
         lines += [f"  {folder['folder']}: looked at {clock(folder['checked_at'])}" for folder in account["folders"]]
         lines += [f"  ! {note['folder']} {note['text']} (since {clock(note['at'])})" for note in account["notes"]]
+        lines += _set_aside(account)
     return [plain(line) for line in lines]
+
+
+def _set_aside(account: Record) -> list[str]:
+    aside = account["set_aside"]
+    lines = [f"  ! {one['folder']} UID {one['uid']} is set aside: {one['why']} (since {clock(one['at'])})"
+             for one in aside[:SHOWN]]
+    if more := len(aside) - len(lines):
+        lines.append(f"  ! and {more} more are set aside")
+    if lines:
+        lines.append("    what is set aside stays where it is, and waits for another model")
+    return lines
 
 
 def clock(at: datetime) -> str:

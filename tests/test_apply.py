@@ -113,7 +113,7 @@ def test_in_a_read_only_folder_nothing_is_done() -> None:
 def test_done_acts_are_journalled_as_done(mailbox: MemoryMailbox, journal: Journal) -> None:
     """The message is in Junk with its keywords, unread as before, and the journal knows its new UID."""
     content = raw("spam")
-    results = perform(mailbox, journal, deliver(mailbox, content))
+    results = perform(mailbox, journal, deliver(mailbox, content), identify)
     assert [(intent.act, intent.state, intent.new_uid) for intent in results] == [
         ("keyword", "done", None), ("move", "done", 1)]
     assert mailbox.server.raws("INBOX") == []
@@ -133,7 +133,7 @@ def test_no_act_without_its_intent(mailbox: MemoryMailbox, journal: Journal, mon
     monkeypatch.setattr(journal, "open_intents", full)
     mailbox.calls.clear()
     with pytest.raises(StateError):
-        perform(mailbox, journal, acts)
+        perform(mailbox, journal, acts, identify)
     assert mailbox.calls == []
 
 
@@ -141,7 +141,7 @@ def test_many_messages_are_two_commands(mailbox: MemoryMailbox, journal: Journal
     """One STORE and one MOVE for a whole group: moving one by one was measured to be 190 times slower."""
     acts = [act for _ in range(40) for act in deliver(mailbox, raw("spam"))]
     mailbox.calls.clear()
-    perform(mailbox, journal, acts)
+    perform(mailbox, journal, acts, identify)
     assert mailbox.calls == ["add_keywords", "move"]
     assert len(mailbox.server.raws("Junk")) == 40
 
@@ -150,7 +150,7 @@ def test_the_user_is_faster(mailbox: MemoryMailbox, journal: Journal) -> None:
     """A message that has left its place is not looked for: the acts failed, the others are done."""
     acts = deliver(mailbox, raw("spam")) + deliver(mailbox, raw("spam"))
     mailbox.server.user_deletes(acts[0].uid)
-    results = perform(mailbox, journal, acts)
+    results = perform(mailbox, journal, acts, identify)
     assert sorted((intent.uid, intent.act, intent.state, intent.why) for intent in results) == [
         (1, "keyword", "failed", GONE), (1, "move", "failed", GONE),
         (2, "keyword", "done", ""), (2, "move", "done", ""),
@@ -160,7 +160,7 @@ def test_the_user_is_faster(mailbox: MemoryMailbox, journal: Journal) -> None:
 def test_a_keyword_that_the_server_drops_has_failed(mailbox: MemoryMailbox, journal: Journal) -> None:
     """Some servers answer OK and keep nothing: only what is shown counts. The move is done all the same."""
     mailbox.server.folders["INBOX"].keywords_ok = False
-    results = perform(mailbox, journal, deliver(mailbox, raw("spam")))
+    results = perform(mailbox, journal, deliver(mailbox, raw("spam")), identify)
     assert [(intent.act, intent.state, intent.why) for intent in results] == [
         ("keyword", "failed", NOT_KEPT), ("move", "done", "")]
 
@@ -168,7 +168,7 @@ def test_a_keyword_that_the_server_drops_has_failed(mailbox: MemoryMailbox, jour
 def test_a_refused_move_waits(mailbox: MemoryMailbox, journal: Journal) -> None:
     """Quota, rights: the mail stays with its keyword, and the move is done when the server takes it."""
     mailbox.server.folders["Junk"].refuse = "[OVERQUOTA] full"
-    results = perform(mailbox, journal, deliver(mailbox, raw("spam")))
+    results = perform(mailbox, journal, deliver(mailbox, raw("spam")), identify)
     assert (results[1].state, "OVERQUOTA" in results[1].why) == ("open", True)
     assert mailbox.server.flags(1) == {"MailtaggerSpam", "$Junk"}
     assert looked(mailbox, journal)[0][:2] == ("move", "open")
@@ -181,7 +181,7 @@ def test_a_refused_move_waits(mailbox: MemoryMailbox, journal: Journal) -> None:
 def test_a_move_waits_for_a_missing_spam_folder(mailbox: MemoryMailbox, journal: Journal) -> None:
     """Planned without a target, it goes to the one that is there at last, and the journal knows where it went."""
     move, _ = deliver(mailbox, raw("spam"))
-    [result] = perform(mailbox, journal, [replace(move, target="")])
+    [result] = perform(mailbox, journal, [replace(move, target="")], identify)
     assert (result.state, result.why) == ("open", NO_FOLDER)
     assert looked(mailbox, journal, target="") == [("move", "open", NO_FOLDER)]
     assert looked(mailbox, journal, target="Junk") == [("move", "done", "")]
@@ -191,7 +191,7 @@ def test_a_move_waits_for_a_missing_spam_folder(mailbox: MemoryMailbox, journal:
 def test_a_server_that_cannot_move_keeps_the_mail(mailbox: MemoryMailbox, journal: Journal) -> None:
     """Without MOVE and UIDPLUS the message is marked, and the move has failed for good."""
     mailbox.server.can_move = False
-    results = perform(mailbox, journal, deliver(mailbox, raw("spam")))
+    results = perform(mailbox, journal, deliver(mailbox, raw("spam")), identify)
     assert [intent.state for intent in results] == ["done", "failed"]
     assert len(mailbox.server.raws("INBOX")) == 1
 
@@ -208,7 +208,7 @@ def test_a_cut_connection_repeats_only_what_did_not_happen(
     content = raw("spam")
     mailbox.fail(method, TryLater("cut"), after=after)
     with pytest.raises(TryLater):
-        perform(mailbox, journal, deliver(mailbox, content))
+        perform(mailbox, journal, deliver(mailbox, content), identify)
     mailbox.calls.clear()
     assert {found[:2] for found in looked(mailbox, journal)} <= {("keyword", "done"), ("move", "done")}
     assert mailbox.calls.count("move") == (0 if (method, after) == ("move", True) else 1)
@@ -232,7 +232,7 @@ def test_a_copy_without_its_delete_is_finished_not_repeated(mailbox: MemoryMailb
 def test_a_duplicate_in_the_spam_folder_is_not_taken_for_the_copy(mailbox: MemoryMailbox, journal: Journal) -> None:
     """A message delivered twice: the copy of the first, moved earlier, is no proof that the second was copied."""
     content = raw("spam", message_id="twice@example.org")
-    perform(mailbox, journal, deliver(mailbox, content)[:1])
+    perform(mailbox, journal, deliver(mailbox, content)[:1], identify)
     journal.open_intents(deliver(mailbox, content)[:1])
     assert looked(mailbox, journal) == [("move", "done", "")]
     assert mailbox.server.raws("Junk") == [content, content]
@@ -244,7 +244,7 @@ def test_two_equal_messages_moved_and_unanswered_are_both_found(mailbox: MemoryM
     acts = deliver(mailbox, content)[:1] + deliver(mailbox, content)[:1]
     mailbox.fail("move", TryLater("cut"), after=True)
     with pytest.raises(TryLater):
-        perform(mailbox, journal, acts)
+        perform(mailbox, journal, acts, identify)
     assert looked(mailbox, journal) == [("move", "done", "")] * 2
     assert sorted(move.new_uid or 0 for move in journal.moves("home", acts[0].ident, acts[0].message_id)) == [1, 2]
 
@@ -263,7 +263,7 @@ def test_a_rescue_before_we_looked_is_still_a_rescue(mailbox: MemoryMailbox, jou
     move, _ = deliver(mailbox, raw("spam"))
     mailbox.fail("move", TryLater("cut"), after=True)
     with pytest.raises(TryLater):
-        perform(mailbox, journal, [move])
+        perform(mailbox, journal, [move], identify)
     mailbox.server.user_moves(1, "Junk", "INBOX")
     assert looked(mailbox, journal) == [("move", "done", "")]
     assert len(journal.moves("home", move.ident, move.message_id)) == 1

@@ -172,7 +172,7 @@ def test_status_shows_all_of_it(mailtagger: Mailtagger, tmp_path: Path, model: P
         Lessons(journal).retrained(Retraining(model.name, "home-1", False, "errors would not fall", {"sets": SETS}))
     record = mailtagger("--config", config, "status", "--json").records[0]
     assert list(record)[:5] == ["version", "running", "state_dir", "model", "accounts"]
-    assert list(record["accounts"][0]) == ["name", "mode", "counts", "folders", "notes", "figures"]
+    assert list(record["accounts"][0]) == ["name", "mode", "counts", "folders", "notes", "figures", "set_aside"]
     assert record["accounts"][0]["figures"]["good_called_spam"]["count"] == 1
     assert record["retraining"]["last"]["why"] == "errors would not fall"
     said = mailtagger("--config", config, "status").out
