@@ -86,7 +86,9 @@ class House:
     def proxy(self, *rules: tuple[str, ...], tap: Tap | None = None, **options: Any) -> Any:
         """A proxy in front of the server; it closes with the test."""
         proxy = self._open.enter_context(fault_proxy(self.server, *rules, **options))
-        proxy.rules += [tap] if tap else []
+        if tap:
+            proxy.rules.insert(0, tap)  # before a rule that refuses the command
+            proxy.strip |= {b"STARTTLS", b"COMPRESS=DEFLATE"}  # past them nothing could be heard
         return proxy
 
     def configure(self, by: Any = None, *others: dict[str, Any], **settings: Any) -> Path:
