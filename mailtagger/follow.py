@@ -133,7 +133,9 @@ class _Look:
         ours = self._journal.moving(self._account, ident, mail.message_id, at.folder)
         known = sum(1 for one in self._places.sightings(self._account, mail.message_id)
                     if one.folder == at.folder and one.ident == ident and one.uid != at.uid)
-        if any(move.new_uid == at.uid for move in ours) or sum(move.new_uid is None for move in ours) > known:
+        unplaced = sum(move.new_uid is None for move in ours)
+        taken_out = self._word(ident, mail.message_id) == "ham"  # what we had put here; so it has come back
+        if any(move.new_uid == at.uid for move in ours) or (unplaced > known and not taken_out):
             return None
         judged = [row for row in self._elsewhere(mail.message_id) if row.ident == ident]
         if self._by_another(message.flags, judged, ident, mail.message_id):
@@ -152,6 +154,9 @@ class _Look:
             return None
         known = self._journal.known(self._account, ident, mail.message_id)
         return self._lesson(message, mail, ident, "ham", "moved", known)
+
+    def _word(self, ident: str, message_id: str) -> Word | None:
+        return self._job.lessons.word(self._account, ident, message_id) if self._job.lessons else None
 
     def _copies(self, folder: str, mail: Mail, ident: str) -> list[int]:
         return copies(self._mailbox, folder, mail.message_id, identify, ident)

@@ -235,6 +235,18 @@ def test_what_the_server_files_right_after_a_look_is_no_lesson(house: House, slo
     assert house.day() == []
 
 
+def test_back_in_junk_after_a_rescue_is_spam_though_nobody_told_where_we_had_put_it(house: House) -> None:
+    """The answer to our move was lost, and he took the message out before we looked: it has no UID in the journal."""
+    house.server.deliver(mail := raw("spam"))
+    house.sweep()
+    house.journal.write("UPDATE intents SET new_uid = NULL")
+    house.drag(mail, "INBOX")
+    house.sweep()
+    assert house.taught() == [("ham", "moved", "spam")]
+    house.drag(mail, "Junk")
+    assert house.look() == [("spam", "moved")]
+
+
 def test_a_copy_in_junk_is_no_move(house: House) -> None:
     """The message still lies where it was judged: the server delivered it twice."""
     house.server.deliver(mail := raw())
