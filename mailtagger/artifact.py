@@ -27,6 +27,7 @@ from sentencepiece import SentencePieceProcessor
 from mailtagger.clean import RULES_HASH
 from mailtagger.errors import ModelError
 from mailtagger.graph import embedding_rows
+from mailtagger.state import private_directory
 
 FORMAT: Literal[1] = 1
 CURRENT, PREVIOUS = "current", "previous"
@@ -184,7 +185,7 @@ def install(source: Path, state_dir: Path, prove: Callable[[Artifact], object]) 
     """
     wanted = load(source)
     models = state_dir / "models"
-    models.mkdir(parents=True, exist_ok=True)
+    private_directory(models)
     target = models / wanted.id
     if target.exists():
         if load(target).meta != wanted.meta:

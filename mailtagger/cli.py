@@ -6,6 +6,7 @@ What is slow to import is imported inside the commands, so that `mailtagger --he
 """
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -81,7 +82,8 @@ AccountName = Annotated[str | None, typer.Option("--account", metavar="NAME", he
 
 
 def main() -> None:
-    """The command `mailtagger`."""
+    """The command `mailtagger`; what it writes is for its user alone."""
+    os.umask(0o077)
     try:
         app()
     except MailtaggerError as error:

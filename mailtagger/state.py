@@ -103,13 +103,15 @@ def _pid(fd: int) -> int | None:
 
 
 def private_directory(path: Path) -> None:
-    """The directory is there, with mode 0700 if it was made here; one that belongs to another user is refused."""
+    """The directory is there, with mode 0700 if it was made here; one that others own or can write to is refused."""
     with explained(path):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         refuse_foreign(path)
         # An empty directory was made for us; one with other things in it may have to stay open to others.
         if path.stat().st_mode & 0o077 and not any(path.iterdir()):
             path.chmod(0o700)
+        if path.stat().st_mode & 0o022:  # they could put a link in the place of a file, or a model of theirs
+            raise StateError(f"Other users can write to {path}.", f"chmod go-w {path}, or set another state_dir.")
 
 
 def private_file(path: Path) -> None:
