@@ -5,6 +5,7 @@ repeating hardly mends. Every wait ends at `stop`.
 """
 
 import logging
+import math
 import random
 import threading
 import time
@@ -114,15 +115,16 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         while not self._stopping.is_set():
-            began = time.monotonic()
+            steady = math.inf
             try:
                 self.door.enter(self._mailbox)
+                steady = time.monotonic() + STEADY
                 if not self._stopping.is_set():
                     self._session()
             except Exception as error:  # a thread that died would leave its work undone, without a word
                 if self._stopping.is_set():
                     return
-                if time.monotonic() - began > STEADY:
+                if time.monotonic() > steady:
                     self._away.reset()
                 wait = self._trouble(error)
                 self._answered(error)

@@ -259,6 +259,25 @@ def test_a_storm_of_cuts_is_met_with_growing_waits(
     assert 3 <= mailbox.calls.count("connect") <= 9
 
 
+def test_a_login_that_takes_its_time_to_fail_is_no_steady_session(
+    watching: Callable[..., Watched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a session is: where each login runs into a time-out the waits grow all the same."""
+    monkeypatch.setattr(worker, "LONGEST_WAIT", 60.0)
+    monkeypatch.setattr(worker, "STEADY", 0.01)
+
+    class Silent(MemoryMailbox):
+        def connect(self) -> None:
+            self.calls.append("connect")
+            time.sleep(0.02)
+            raise TryLater("no answer")
+
+    mailbox = Silent()
+    watching(mailbox)
+    time.sleep(1.0)
+    assert 3 <= mailbox.calls.count("connect") <= 9
+
+
 @pytest.mark.parametrize("error", [LoginRefused("wrong password"), ConfigError("no password")])
 def test_a_wrong_password_is_not_repeated(
     watching: Callable[..., Watched], caplog: pytest.LogCaptureFixture, error: Exception
