@@ -32,6 +32,11 @@ def left_alone(flags: Iterable[str]) -> bool:
     return any(flag.lower() in LEFT_ALONE for flag in flags)
 
 
+def not_junk(flags: Iterable[str]) -> bool:
+    """Whether a mail program shows it as no spam."""
+    return any(flag.lower() in NOT_JUNK for flag in flags)
+
+
 class Mailbox(Protocol):
     """What is needed of `imap.Mailbox`, with a folder selected."""
 
@@ -175,7 +180,7 @@ def _look(
         # At another UID it has come back: it was moved, and the user was faster than our looking.
         back = moving and mailbox.locate(state.name, intent.message_id, digest, intent.ident)
         return _close(journal, [intent], *(("done", "") if back else ("failed", GONE)))[0]
-    if {flag.lower() for flag in flags[intent.uid]} & (LEFT_ALONE | NOT_JUNK):
+    if left_alone(flags[intent.uid]) or not_junk(flags[intent.uid]):
         return _close(journal, [intent], "failed", "somebody marked it as deleted, draft or not junk")[0]
     if moving and target is None:
         return _close(journal, [intent], "failed", "nothing is to be moved here any more")[0]

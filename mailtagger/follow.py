@@ -183,25 +183,25 @@ class _Look:
         """Lessons from the marks that mail programs have set since the last look."""
         words: tuple[Word, ...] = ("ham",) if self._teaching == "spam" else ("spam", "ham")  # all mail there is $Junk
         shown = {word: self._mailbox.keyworded(WORDS[word]) for word in words}
-        unclear = set.intersection(*shown.values()) if len(words) > 1 else set[int]()
-        now = {(uid, word) for word, uids in shown.items() for uid in uids - unclear if uid < reach}
+        now = {(uid, word) for word, uids in shown.items() for uid in uids if uid < reach}
         known = self._places.marked(self._account, state.name, state.uidvalidity)
         self._places.remark(self._account, state.name, state.uidvalidity, gone=known - now)
         new = sorted(now - known)
+        said: dict[int, list[Word]] = {}
+        for uid, word in new:
+            if self._is_word(state, uid, word, before):
+                said.setdefault(uid, []).append(word)
         for start in range(0, len(new), CHUNK):
-            part = dict(new[start : start + CHUNK])
-            said = {uid for uid, word in part.items() if self._is_word(state, uid, word, before)}
-            lessons = []
-            for message in self._mailbox.fetch(sorted(said)) if said else ():
-                with self._passing_by(message):
-                    at, word, mail = message.address, part[message.address.uid], parse(message.raw)
-                    row, ident = self._journal.judged(self._account, at), identify(message.raw)
-                    rows = [row] if row else []
-                    if word == "ham" or not self._by_another(message.flags, rows, ident, mail.message_id):
-                        lessons.append(self._lesson(message, mail, ident, word, "keyword", row))
+            part = new[start : start + CHUNK]
+            clear = {uid: word for uid, word in part if said.get(uid) == [word]}  # both at once say nothing
+            lessons = [
+                self._lesson(message, parse(message.raw), identify(message.raw), clear[message.address.uid], "keyword",
+                             self._journal.judged(self._account, message.address))
+                for message in (self._mailbox.fetch(sorted(clear)) if clear else ())
+            ]
             with self._journal.transaction():
                 news = [lesson for lesson in lessons if self._job.lessons and self._job.lessons.learn(lesson)]
-                self._places.remark(self._account, state.name, state.uidvalidity, new=part.items())
+                self._places.remark(self._account, state.name, state.uidvalidity, new=part)
             yield from news
 
     def _is_word(self, state: FolderState, uid: int, word: Word, before: FolderRow | None) -> bool:

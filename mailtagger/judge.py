@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from mailtagger import allow, rescue
-from mailtagger.apply import left_alone
+from mailtagger.apply import left_alone, not_junk
 from mailtagger.clean import clean
 from mailtagger.config import Account, Keywords
 from mailtagger.decide import UNFAMILIAR, By, Decision, Policy, Verdict, Word, decide, log_odds_of
@@ -217,7 +217,10 @@ def _allowed(job: Job, raw: bytes, mail: Mail) -> bool:
 def _again(job: Job, row: Judged, address: Address, subject: str, flags: frozenset[str]) -> Judgement:
     """What the journal knows of a message, at its present address and under the present cutoffs."""
     decision = Decision(cast(Verdict, row.verdict), cast(By, row.decided_by), row.score, row.notes)
-    if word := job.lessons and job.lessons.word(job.account.name, row.ident, row.message_id):
+    word = job.lessons and job.lessons.word(job.account.name, row.ident, row.message_id)
+    if not word and job.account.keywords_teach and not_junk(flags - row.flags_before):
+        word = "ham"  # its user has marked it since it was judged; the follower learns that
+    if word:
         decision = Decision(word, "user", row.score, row.notes)
     elif row.decided_by == "model" and row.model == job.scorer.model:
         decision = decide(row.score, job.policy, 0.0 if UNFAMILIAR in row.notes else 1.0, notes=row.notes)

@@ -297,10 +297,35 @@ def test_our_own_mark_is_no_word(journal: Journal) -> None:
     house.server.deliver(mail := raw("spam"))
     assert house.day() == []
     assert "$Junk" in house.server.flags(1)
-    house.mark(mail, "$NotJunk")
-    assert house.day() == []  # both at once say nothing
-    house.server.folders["INBOX"].messages[1].flags.discard("$Junk")
+    house.mark(mail, "$NotJunk")  # by a mail program that leaves ours where it is
     assert house.day() == [("ham", "keyword")]
+    house.server.folders["INBOX"].messages[1].flags.discard("$Junk")
+    assert house.day() == []
+
+
+def test_two_marks_at_once_say_nothing(house: House) -> None:
+    """Until one of them comes anew."""
+    house.server.deliver(mail := raw())
+    house.day()
+    house.mark(mail, "$NotJunk", "$Junk")
+    assert house.day() == house.day() == []
+    house.server.folders["INBOX"].messages[1].flags.discard("$Junk")
+    assert house.day() == []
+    house.mark(mail, "$Junk")
+    assert house.day() == [("spam", "keyword")]
+
+
+def test_a_pass_that_is_begun_again_sees_the_users_mark(journal: Journal) -> None:
+    """The first one broke off after it had judged; meanwhile he says that it is no spam."""
+    house = House(journal, mode="observe")
+    house.server.deliver(mail := raw("spam"))
+    house.sweep()
+    house.mark(mail, "$NotJunk")
+    journal.watermark("home", "INBOX", 1, 1)
+    house.work = job(journal, lessons=house.lessons)
+    [outcome] = house.sweep()
+    assert (outcome.verdict, outcome.decided_by) == ("ham", "user")
+    assert house.where(mail)[0] == "INBOX"
 
 
 def test_not_junk_in_trash_is_ignored(house: House) -> None:
