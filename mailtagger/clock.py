@@ -12,7 +12,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 
 class Clock(BackgroundScheduler):  # type: ignore[misc]
-    """Runs jobs at intervals, each at most once at a time; a job that is too early or too late for its interval, now."""
+    """Runs jobs at intervals, each at most once at a time; one that waits longer than its interval is due now."""
 
     def __init__(self) -> None:
         super().__init__(

@@ -6,6 +6,7 @@
     APScheduler    wakes the watchers, notices a new model, prunes the journal; it never talks to a server
 """
 
+import contextlib
 import logging
 import os
 import queue
@@ -13,14 +14,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TypeAlias
-
-from sdnotify import SystemdNotifier
 
 from mailtagger import __version__, artifact, config, secret
 from mailtagger import log as logs
@@ -33,6 +31,7 @@ from mailtagger.imap import Mailbox
 from mailtagger.journal import FILE, Journal
 from mailtagger.judge import Job, agree
 from mailtagger.lessons import Lessons
+from mailtagger.notify import Systemd
 from mailtagger.pipeline import Outcome
 from mailtagger.report import plain
 from mailtagger.score import Scorer, open_scorer
@@ -82,50 +81,6 @@ class Model:
         return artifact.find(settings.state_dir, settings.model).resolve()
 
 
-class Systemd:
-    """Tells systemd that we are ready and alive, which only a server's answer can prove (sd_notify(3))."""
-
-    def __init__(self) -> None:
-        self._notifier = SystemdNotifier()
-        self._watchdog = _watchdog_seconds()
-        self._fed = -self._watchdog
-        self._ready = False
-        self._silent: set[Watcher] = set()
-        self._answers = 0
-        self._lock = threading.Lock()
-
-    @property
-    def longest_wait(self) -> float:
-        """Seconds within which each watcher should ask its server something."""
-        return self._watchdog / 3 if self._watchdog else 3600.0
-
-    def expect(self, watchers: set[Watcher]) -> None:
-        """READY waits for the first word of these, good or bad, and for one good word."""
-        with self._lock:
-            self._silent = set(watchers)
-
-    def heard(self, watcher: Watcher, error: Exception | None) -> None:
-        """A watcher has completed a round with its server, or has failed."""
-        with self._lock:
-            self._silent.discard(watcher)
-            self._answers += error is None
-            if not self._ready and self._answers and not self._silent:
-                self._ready = True
-                self._notifier.notify("READY=1")
-                log.info("ready")
-            if error is None and self._watchdog and time.monotonic() - self._fed > self._watchdog / 10:
-                self._fed = time.monotonic()
-                self._notifier.notify("WATCHDOG=1")
-
-    @property
-    def ready(self) -> bool:
-        return self._ready
-
-    def stopping(self) -> None:
-        """What takes its time now is the end."""
-        self._notifier.notify("STOPPING=1")
-
-
 class Daemon:
     """All watchers of one configuration."""
 
@@ -145,7 +100,7 @@ class Daemon:
         self._inbox = inbox
 
     def run(self) -> None:
-        """Until SIGTERM or SIGINT; ConfigError when no account at all can be used, StateError when the journal is gone."""
+        """Until SIGTERM or SIGINT; ConfigError when no account can be used, StateError when the journal is gone."""
         log.info("mailtagger %s in %s, model %s", __version__, self._settings.state_dir, self._model.scorer.model)
         for note in self._journal.notes():
             log.warning("%s/%s: %s", note.account, plain(note.folder), plain(note.text))
@@ -154,7 +109,7 @@ class Daemon:
         self._clock.start()
         self._watch()
         try:
-            while (news := self._inbox.get()) == signal.SIGHUP:
+            while (news := self._next()) == signal.SIGHUP:
                 self._reload()
         finally:
             self._systemd.stopping()
@@ -163,6 +118,12 @@ class Daemon:
         if isinstance(news, MailtaggerError):
             raise news
         log.info("ended by %s", news.name)
+
+    def _next(self) -> signal.Signals | MailtaggerError:
+        """What comes next to the inbox; in short waits, as a signal that arrives just as one begins does not end it."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._inbox.get(timeout=1.0)
 
     def _watch(self) -> None:
         """A watcher for every folder of the settings that has none yet, and a follower for every account."""
@@ -235,6 +196,7 @@ class Daemon:
 
     def _tell(self, outcome: Outcome) -> None:
         _log(outcome)
+        self._systemd.alive()  # a pass of hundreds over a slow link is no hang
         with self._reporting:
             self._report(outcome)
 
@@ -286,7 +248,7 @@ def run(path: Path, level: str | None = None, report: Callable[[Outcome], None] 
     return 0
 
 
-@contextmanager
+@contextlib.contextmanager
 def _signals(inbox: Inbox) -> Iterator[None]:
     """SIGTERM, SIGINT and SIGHUP go to the inbox; a second SIGTERM or SIGINT ends the process at once."""
     ending = False
@@ -332,9 +294,3 @@ def _log(outcome: Outcome) -> None:
         extra={name: getattr(outcome, name) for name in fields},
     )
     log.debug("%s subject: %s", where, plain(outcome.subject))
-
-
-def _watchdog_seconds() -> float:
-    """How often systemd wants to hear from this process; 0 when it does not (sd_watchdog_enabled(3))."""
-    usec, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
-    return int(usec) / 1e6 if usec.isdigit() and pid in ("", str(os.getpid())) else 0.0

@@ -14,12 +14,14 @@ import pytest
 import yaml
 
 from mailtagger import artifact, config
-from mailtagger.daemon import Model, Systemd, Watcher
+from mailtagger.daemon import Model
 from mailtagger.dovecot import PASSWORD, Dovecot
 from mailtagger.errors import ConfigError, ModelError
 from mailtagger.imap import Mailbox
 from mailtagger.journal import FILE, Journal
+from mailtagger.notify import Systemd
 from mailtagger.score import open_scorer
+from mailtagger.watch import Watcher
 from tests.imap_server import fault_proxy, needs_dovecot, needs_tools
 from tests.running import SOON, WON, Bench, Daemon, account, found, ham, message, spam
 from tests.scripted_server import Scripted
