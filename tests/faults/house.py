@@ -184,6 +184,26 @@ class House:
         with self.journal() as journal:
             return not journal.open_intents_of("home")
 
+    def moved(self, number: int = 1) -> bool:
+        """Whether so many moves are done."""
+        return self.rows("SELECT count(*) FROM intents WHERE act = 'move' AND state = 'done'") == [(number,)]
+
+    def lessons(self) -> list[tuple[str, str]]:
+        """(label, source) of all that was learned."""
+        return self.rows("SELECT label, source FROM lessons ORDER BY id")
+
+    def check_moved(self, daemon: Daemon, one: str) -> None:
+        """The one spam: in Junk by one intent, which knows its UID there; seen there by the follower, and no lesson."""
+        daemon.until(self.moved)
+        daemon.until(lambda: self.rows("SELECT 1 FROM sightings WHERE folder = 'Junk'"))
+        assert self.inside("Junk") == {one}
+        assert one not in self.inside("INBOX")
+        user = self.user()
+        user.select_folder("Junk", readonly=True)
+        assert self.rows("SELECT state, new_uid FROM intents WHERE act = 'move'") == [("done", user.search()[0])]
+        assert self.settled()
+        assert self.lessons() == []
+
     def check(self) -> None:
         """Each message in exactly one place, its bytes and \\Seen unchanged, no act done twice, no lesson twice."""
         found = {id_: (content, flags) for _, id_, content, flags in self.everything()}

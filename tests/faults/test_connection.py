@@ -10,7 +10,7 @@ import pytest
 from mailtagger.parse import identify
 from tests.faults.house import House, Tap
 from tests.imap_server import needs_tools
-from tests.running import Daemon, message
+from tests.running import message
 from tests.tiny_model import HAM_TEXT
 
 pytestmark = needs_tools
@@ -43,29 +43,10 @@ def read(tap: Tap, start: int) -> set[int]:
     return uids
 
 
-def learned(house: House) -> int:
-    [(lessons,)] = house.rows("SELECT count(*) FROM lessons")
-    return int(lessons)
-
-
 def check_whole(house: House) -> None:
     """Every message was judged once, and all of it."""
     judged = house.rows("SELECT ident FROM messages WHERE folder = 'INBOX' ORDER BY ident")
     assert judged == sorted((identify(raw),) for raw in house.delivered.values())
-
-
-def check_moved_once(house: House, daemon: Daemon, one: str) -> None:
-    """In Junk by one intent that is done, with its UID there; seen there by the follower, and not learned."""
-    daemon.until(lambda: house.rows("SELECT 1 FROM intents WHERE act = 'move' AND state = 'done'"))
-    daemon.until(lambda: house.rows("SELECT 1 FROM sightings WHERE folder = 'Junk'"))
-    assert house.inside("Junk") == {one}
-    assert house.inside("INBOX") == set()
-    user = house.user()
-    user.select_folder("Junk", readonly=True)
-    [uid] = user.search()
-    assert house.rows("SELECT state, new_uid FROM intents WHERE act = 'move'") == [("done", uid)]
-    assert house.settled()
-    assert learned(house) == 0
 
 
 @pytest.mark.fault(1)
@@ -86,17 +67,16 @@ def test_01_server_killed_in_a_fetch(house: House) -> None:
             proxy.cut_all()
     proxy.throttle = 0
     daemon.ready()
-    daemon.until(lambda: house.rows("SELECT count(*) FROM intents WHERE act = 'move' AND state = 'done'") == [(8,)])
+    daemon.until(lambda: house.moved(8))
     daemon.until(lambda: house.rows("SELECT uidnext FROM folders") == [(41,)])
     assert [(len(uids), read(tap, start) & uids) for uids, start in known] == [(25, set()), (25, set())]
     assert house.inside("Junk") == {id_ for id_ in ids if id_.startswith("spam")}
-    assert learned(house) == 0
+    assert house.lessons() == []
     check_whole(house)
 
 
-@pytest.mark.quick
 @pytest.mark.fault(2)
-@pytest.mark.parametrize("cut", [400, 5000])
+@pytest.mark.parametrize("cut", [400, pytest.param(5000, marks=pytest.mark.quick)])
 def test_02_cut_in_a_literal(house: House, cut: int) -> None:
     """Nothing is judged by half a message: it is read again, as a whole, and judged once."""
     proxy = house.proxy()
@@ -122,7 +102,7 @@ def test_02_cut_in_the_literal_of_a_lesson(house: House) -> None:
     user = house.user()
     user.select_folder("INBOX")
     user.move(user.search(), "Junk")
-    daemon.until(lambda: learned(house))
+    daemon.until(house.lessons)
     assert proxy.times == 0, "nothing was cut"
     assert house.rows("SELECT ident, label FROM lessons") == [(identify(house.delivered[one]), "spam")]
     assert house.inside("Junk") == {one}
@@ -131,12 +111,11 @@ def test_02_cut_in_the_literal_of_a_lesson(house: House) -> None:
 @pytest.mark.fault(3)
 def test_03_a_move_that_never_reached_the_server(house: House) -> None:
     """Still in INBOX: it is looked for in Junk first, and then moved once."""
-    proxy = house.proxy(("client", "cut", "UID MOVE"), tap=(tap := Tap()))
-    house.configure(proxy)
+    house.configure(house.proxy(("client", "cut", "UID MOVE"), tap=(tap := Tap())))
     daemon = house.start()
     [one] = house.drop(house.spam())
-    check_moved_once(house, daemon, one)
-    assert proxy.rules[0].seen == 2
+    house.check_moved(daemon, one)
+    assert len(tap.commands("UID MOVE")) == 2
     again = next(tag for tag, command, _ in reversed(tap.heard) if command.startswith("UID MOVE"))
     commands = [command.split()[0] for tag, command, _ in tap.heard if tag == again]
     assert commands.index("EXAMINE") < len(commands) - 1
@@ -150,7 +129,7 @@ def test_04_move_done_and_its_answer_lost(house: House) -> None:
     house.configure(proxy)
     daemon = house.start()
     [one] = house.drop(house.spam())
-    check_moved_once(house, daemon, one)
+    house.check_moved(daemon, one)
     assert proxy.rules[0].seen == 1
 
 
@@ -171,7 +150,7 @@ def test_04_it_went_on_before_anyone_looked(house: House) -> None:
     assert house.inside("INBOX") == {one}
     assert house.settled()
     assert proxy.rules[0].seen == 1
-    assert house.rows("SELECT label, source FROM lessons") == [("ham", "moved")]
+    assert house.lessons() == [("ham", "moved")]
 
 
 @pytest.mark.fault(5)
@@ -181,7 +160,7 @@ def test_05_the_answer_lost_by_a_reset(house: House) -> None:
     house.configure(proxy)
     daemon = house.start()
     [one] = house.drop(house.spam())
-    check_moved_once(house, daemon, one)
+    house.check_moved(daemon, one)
     assert proxy.rules[0].seen == 1
     assert "bug" not in daemon.log
 
@@ -193,7 +172,7 @@ def test_06_copyuid_seen_and_the_tagged_ok_lost(house: House) -> None:
     house.configure(proxy)
     daemon = house.start()
     [one] = house.drop(house.spam())
-    check_moved_once(house, daemon, one)
+    house.check_moved(daemon, one)
     assert proxy.rules[0].seen == 1
 
 
@@ -205,7 +184,7 @@ def test_07_a_move_that_hangs_for_ever(house: House) -> None:
     daemon = house.start()
     [one] = house.drop(house.spam())
     daemon.until(lambda: "did not answer in time (MOVE in INBOX)" in daemon.log)
-    check_moved_once(house, daemon, one)
+    house.check_moved(daemon, one)
     assert proxy.rules[0].seen == 1
 
 
@@ -216,13 +195,12 @@ def test_07_a_move_that_hangs_for_ever(house: House) -> None:
 @pytest.mark.fault(8)
 def test_08_cut_between_copy_and_delete(house: House) -> None:
     """The original is deleted and expunged by its UID; there is no second copy."""
-    proxy = house.proxy(("reply", "cutpast", "UID COPY"), strip=["MOVE"], tap=(tap := Tap()))
-    house.configure(proxy)
+    house.configure(house.proxy(("reply", "cutpast", "UID COPY"), strip=["MOVE"], tap=(tap := Tap())))
     daemon = house.start()
     [one] = house.drop(house.spam())
-    check_moved_once(house, daemon, one)
-    assert proxy.rules[0].seen == 1
-    uid = tap.commands("UID COPY")[0].split()[2]
+    house.check_moved(daemon, one)
+    [copy] = tap.commands("UID COPY")
+    uid = copy.split()[2]
     assert tap.commands(r"\\Deleted|EXPUNGE") == [f"UID STORE {uid} +FLAGS.SILENT (\\Deleted)", f"UID EXPUNGE {uid}"]
 
 
@@ -240,7 +218,7 @@ def test_08_and_the_daemon_ended(house: House, cut: str) -> None:
     assert sorted((place, id_) for place, id_, _, _ in house.everything()) == [("INBOX", one), ("Junk", one)]
     assert not house.settled()
     proxy.closed = False
-    check_moved_once(house, house.start(), one)
+    house.check_moved(house.start(), one)
     [copy] = tap.commands("UID COPY")
     assert tap.commands("EXPUNGE") == [f"UID EXPUNGE {copy.split()[2]}"]
 
@@ -261,7 +239,7 @@ def test_09_cut_between_delete_and_expunge(house: House) -> None:
     daemon.until(lambda: house.rows("SELECT 1 FROM sightings WHERE folder = 'Junk'"))
     [copy] = tap.commands("UID COPY")
     assert set(tap.commands("EXPUNGE")) == {f"UID EXPUNGE {copy.split()[2]}"}
-    assert learned(house) == 0
+    assert house.lessons() == []
 
 
 @pytest.mark.quick
