@@ -51,6 +51,7 @@ RETRAINED = (
 )
 VERIFIED = (Column("id", "id", 24), Column("fine", "fine", 4), Column("problem", "", 0))
 
+ONE_SIDED = 100  # lessons of good mail and none of spam, from which on that is said
 SHOWN = 10  # messages set aside that `status` names to a person
 SCANNED = (
     "account", "folder", "uid", "message_id", "score", "verdict", "decided_by", "model", "action", "done", "notes",
@@ -230,6 +231,8 @@ def learning_for_a_person(record: Record) -> str:
     new = f", and {record['correspondents']} correspondents" if record["correspondents"] else ""
     rest = " The rest comes when the same command is given again." if record["stopped"] else ""
     ham, spam = record["lessons"]["ham"], record["lessons"]["spam"]
+    if ham >= ONE_SIDED and not spam:
+        rest += " Only good mail was taught: less spam will be caught, until some of it is (`learn --spam Junk`)."
     return (f"{record['learned']} messages learned{new}; {record['known']} known before, {record['skipped']} skipped. "
             f"The lessons now: {ham} ham, {spam} spam.{rest}")
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from imapclient import IMAPClient
 
-from mailtagger import harvest, judge, starting, teach
+from mailtagger import harvest, judge, records, starting, teach
 from mailtagger.correspondents import writes_to
 from mailtagger.dovecot import Dovecot
 from mailtagger.harvest import evenly, shares
@@ -106,6 +106,13 @@ def home(dovecot: Dovecot, tmp_path: Path, model: Path) -> Path:  # noqa: F811
 def offline(tmp_path: Path, model: Path) -> Path:  # noqa: F811
     """The same of a server that is not there."""
     return configured(tmp_path, model, {"name": "home", "host": "127.0.0.1", "port": 1, "tls": "none", "username": "x"})
+
+
+@pytest.mark.parametrize(("ham", "spam", "said"), [(100, 0, True), (99, 0, False), (100, 1, False)])
+def test_lessons_of_good_mail_alone_are_remarked_on(ham: int, spam: int, said: bool) -> None:
+    """Who teaches much good mail and no spam hears what that costs, and the way out."""
+    summary = records.learning([], {"ham": ham, "spam": spam}, False)
+    assert ("`learn --spam Junk`" in records.learning_for_a_person(summary)) == said
 
 
 # --- folders
