@@ -48,15 +48,16 @@ def folders_that_teach(job: Job, mailbox: Mailbox) -> dict[str, Word]:
     return {name: word for name, word in found.items() if word}
 
 
-def look(job: Job, mailbox: Mailbox, places: Places, folders: Mapping[str, Word]) -> Iterator[Lesson]:
-    """What the user has taught since the last look, learned; folder by folder."""
-    for name, teaching in folders.items():
+def look(job: Job, mailbox: Mailbox, places: Places, folders: dict[str, Word]) -> Iterator[Lesson]:
+    """What the user has taught since the last look, learned; folder by folder. One that is refused goes from the dict."""
+    for name, teaching in list(folders.items()):
         if job.stop():
             return
         try:
             yield from _Look(job, mailbox, places, name, teaching).lessons()
         except MailboxError as error:  # removed or refused meanwhile: the others are looked at all the same
             log.info("%s/%s is not followed: %s", job.account.name, plain(name), plain(error))
+            del folders[name]  # until the list is asked for again: said once, not at each look
 
 
 class _Look:
@@ -222,14 +223,16 @@ class _Look:
         ):
             return False
         return not any(
-            act.act == "keyword" and mark in act.target.lower().split()
+            act.act == "keyword" and act.state == "done" and mark in act.target.lower().split()
             for row in judged for act in self._journal.acts(self._account, row)
         )
 
     def _still_here(self, uids: Iterable[int]) -> set[int]:
         """Those that nobody has taken away while they were read: where they are now they say something else."""
-        uids = list(uids)
-        return set(self._mailbox.flags(uids)) if uids else set()
+        if not (uids := list(uids)):
+            return set()
+        self._mailbox.poll()  # until it is asked for news, a server tells of what it has shown before
+        return set(self._mailbox.flags(uids))
 
     @contextmanager
     def _passing_by(self, message: RawMessage) -> Iterator[None]:

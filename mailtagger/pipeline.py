@@ -111,8 +111,7 @@ def sweep(
         judged = list(judge(job, mailbox, place.state, uids[start : start + CHUNK]))
         seen += len(judged)
         taught = job.taught
-        taught_by = [one.address.uid for one in judged if one.lesson]
-        here = mailbox.flags(taught_by) if taught_by else {}  # who took one away again has had another word
+        here = _now(mailbox, [one for one in judged if one.lesson])  # who took one away again has had another word
         with journal.transaction():
             for one in filter(lambda one: one.fresh, judged):
                 journal.record(account, one.address, one.ident, one.message_id, one.decision.score, one.decision,
@@ -159,11 +158,19 @@ def _performed(job: Job, mailbox: Mailbox, intents: Sequence[Intent]) -> Sequenc
 
 def _spared(mailbox: Mailbox, judged: Sequence[Judgement]) -> list[Judgement]:
     """Those whose user has had a word since they were read: seconds, where they are many."""
-    now = mailbox.flags(one.address.uid for one in judged)
+    now = _now(mailbox, judged)
     return [
         one for one in judged if (flags := now.get(one.address.uid))
         and (apply.left_alone(flags) or lower(flags) & apply.NOT_JUNK - lower(one.flags))
     ]
+
+
+def _now(mailbox: Mailbox, judged: Sequence[Judgement]) -> dict[int, frozenset[str]]:
+    """UID → flags of those that are still there; until it is asked for news, a server tells what it has told before."""
+    if not judged:
+        return {}
+    mailbox.poll()
+    return mailbox.flags(one.address.uid for one in judged)
 
 
 def _target(job: Job, mailbox: Mailbox) -> str | None:
