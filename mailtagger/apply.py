@@ -17,6 +17,7 @@ from mailtagger.decide import Verdict
 from mailtagger.errors import MailboxError
 from mailtagger.imap import CannotMove, FolderState, Moved
 from mailtagger.journal import GONE, Act, Intent, Journal
+from mailtagger.places import Places
 from mailtagger.state import acting
 
 LEFT_ALONE = frozenset({"\\deleted", "\\draft"})
@@ -40,6 +41,8 @@ def not_junk(flags: Iterable[str]) -> bool:
 class Mailbox(Protocol):
     """What is needed of `imap.Mailbox`, with a folder selected."""
 
+    @property
+    def moves_whole(self) -> bool: ...
     def flags(self, uids: Iterable[int]) -> dict[int, frozenset[str]]: ...
     def add_keywords(self, uids: Iterable[int], names: Iterable[str]) -> set[int]: ...
     def move(self, uids: Iterable[int], target: str) -> Moved: ...
@@ -168,8 +171,9 @@ def _look(
     """The intent closed; or open, with the reason to wait, or with none and then it is to be carried out now."""
     here = intent.uidvalidity == state.uidvalidity and intent.uid in flags
     moving = intent.act == "move"
-    if moving and (copy := _copy(mailbox, journal, intent, digest)) is not None:
-        try:  # both here and there: the connection broke between copy and delete; the copy is proven, so finish it
+    copy = _copy(mailbox, journal, intent, digest) if moving else None
+    if copy is not None and not (here and (mailbox.moves_whole or _has_equals(journal, intent))):
+        try:  # both here and there: the connection broke between copy and delete, so finish it
             finished = not here or intent.uid in mailbox.expunge([intent.uid])
         except MailboxError as error:
             return replace(intent, why=str(error))
@@ -190,15 +194,26 @@ def _look(
 
 
 def _copy(mailbox: Mailbox, journal: Journal, intent: Intent, digest: Callable[[bytes], str]) -> int | None:
-    """The UID of the message in the target, unless another move of the same message accounts for it."""
+    """The UID of the message in the target, unless it was there before, or another move of the same accounts for it."""
     if not intent.target:
         return None
+    before = {seen.uid for seen in Places(journal).sightings(intent.account, intent.message_id)
+              if seen.folder == intent.target and not (intent.opened_at and intent.opened_at < seen.at)}
     moves = [move for move in journal.moves(intent.account, intent.ident, intent.message_id)
              if move.target == intent.target]
     found = copies(mailbox, intent.target, intent.message_id, digest, intent.ident)
-    mine = [uid for uid in found if uid not in {move.new_uid for move in moves}]
+    mine = [uid for uid in found if uid not in {move.new_uid for move in moves} | before]
     unknown = sum(move.new_uid is None for move in moves)
     return mine[-1] if len(mine) > unknown else None
+
+
+def _has_equals(journal: Journal, intent: Intent) -> bool:
+    """Whether its like was judged elsewhere, and may be what lies in the target; better copied twice than lost."""
+    return any(
+        row.ident == intent.ident
+        and (row.folder != intent.folder or (row.uidvalidity == intent.uidvalidity and row.uid != intent.uid))
+        for row in journal.called(intent.account, intent.message_id)
+    )
 
 
 def copies(

@@ -46,6 +46,11 @@ class Mailbox(Reader):
         """Whether the server can take away a message and no other."""
         return bool({"MOVE", "UIDPLUS"} & self._session.capabilities)
 
+    @property
+    def moves_whole(self) -> bool:
+        """Whether a move is one step, so that no message is left in both folders (MOVE; RFC 6851, 3.3)."""
+        return "MOVE" in self._session.capabilities
+
     def spam_folder(self, wanted: str | None, create: bool = False) -> str:
         """The server's name of the folder `wanted`, else of the one with \\Junk, else of one with a known name."""
         folders, own = self.folders(), self._namespace()

@@ -61,7 +61,7 @@ class MemoryServer:
         self.folders = {"INBOX": Folder(), "Junk": Folder(frozenset({"\\Junk"}))}
         self.changed = threading.Condition(threading.RLock())
         self.changes = 0
-        self.can_move = self.can_idle = True
+        self.can_move = self.can_idle = self.moves_whole = True
 
     def deliver(self, raw: bytes, folder: str = "INBOX", flags: Iterable[str] = (), day: date | None = None) -> int:
         """A new message; its UID."""
@@ -147,6 +147,10 @@ class MemoryMailbox:
     @property
     def can_move(self) -> bool:
         return self.server.can_move
+
+    @property
+    def moves_whole(self) -> bool:
+        return self.server.moves_whole
 
     def folders(self) -> list[FolderInfo]:
         return self._run(

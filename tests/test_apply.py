@@ -8,10 +8,12 @@ import pytest
 from mailtagger import apply
 from mailtagger.apply import GONE, NO_FOLDER, NOT_KEPT, Means, means, perform, plan, settle
 from mailtagger.config import Keywords
+from mailtagger.decide import Decision
 from mailtagger.errors import MailboxError, StateError, TryLater
-from mailtagger.imap import FolderState
+from mailtagger.imap import Address, FolderState
 from mailtagger.journal import Intent, Journal
 from mailtagger.parse import identify
+from mailtagger.places import Places
 from tests.fakes import MemoryMailbox
 from tests.flow import raw
 
@@ -223,6 +225,7 @@ def test_a_copy_without_its_delete_is_finished_not_repeated(mailbox: MemoryMailb
     move, _ = deliver(mailbox, content)
     journal.open_intents([move])
     mailbox.server.deliver(content, "Junk")
+    mailbox.server.moves_whole = False
     mailbox.calls.clear()
     assert looked(mailbox, journal) == [("move", "done", "")]
     assert "move" not in mailbox.calls
@@ -236,6 +239,25 @@ def test_a_duplicate_in_the_spam_folder_is_not_taken_for_the_copy(mailbox: Memor
     journal.open_intents(deliver(mailbox, content)[:1])
     assert looked(mailbox, journal) == [("move", "done", "")]
     assert mailbox.server.raws("Junk") == [content, content]
+
+
+@pytest.mark.parametrize("known", ["by MOVE", "it was sighted before", "its like was judged"])
+def test_nothing_is_deleted_because_of_a_twin_in_the_spam_folder(
+    mailbox: MemoryMailbox, journal: Journal, known: str
+) -> None:
+    """The user or the server put it there while our move was refused: this one was never copied."""
+    content = raw("spam", message_id="twice@example.org")
+    mailbox.server.moves_whole = known == "by MOVE"
+    twin = mailbox.server.deliver(content, "Junk")
+    if known == "it was sighted before":
+        Places(journal).saw("home", Address("Junk", 1, twin), "twice@example.org", len(content), identify(content))
+    [move, _] = deliver(mailbox, content)
+    if known == "its like was judged":
+        decision = Decision("spam", "model", 0.9, ())
+        journal.record("home", Address("INBOX", 1, 99), move.ident, move.message_id, 0.9, decision, (), "model")
+    journal.open_intents([move])
+    assert looked(mailbox, journal) == [("move", "done", "")]
+    assert (mailbox.server.raws("INBOX"), mailbox.server.raws("Junk")) == ([], [content, content])
 
 
 def test_two_equal_messages_moved_and_unanswered_are_both_found(mailbox: MemoryMailbox, journal: Journal) -> None:
