@@ -49,7 +49,7 @@ def folders_that_teach(job: Job, mailbox: Mailbox) -> dict[str, Word]:
 
 
 def look(job: Job, mailbox: Mailbox, places: Places, folders: dict[str, Word]) -> Iterator[Lesson]:
-    """What the user has taught since the last look, learned; folder by folder. One that is refused goes from the dict."""
+    """What the user has taught since the last look, learned; folder by folder. A folder that is refused is dropped."""
     for name, teaching in list(folders.items()):
         if job.stop():
             return

@@ -65,7 +65,8 @@ class Mailbox(Reader):
         if found is None and create:
             return self._create(wanted or "Junk")
         if found is None:
-            raise self._missing((wanted and f"no folder {wanted}") or "no folder marked \\Junk", folders)
+            raise self._missing((wanted and f"no folder {wanted}") or "no folder marked \\Junk", folders,
+                                "Name one as `spam_folder`, or set `create_spam_folder: true`.")
         return found
 
     def add_keywords(self, uids: Iterable[int], names: Iterable[str]) -> set[int]:
@@ -152,9 +153,14 @@ class Mailbox(Reader):
 
     def _create(self, wanted: str) -> str:
         name = self._namespace().own(wanted)
-        with self._session.exchange(f"creating {printable(name)}") as client:
-            client.create_folder(name)
-            client.subscribe_folder(name)
+        try:
+            with self._session.exchange(f"creating {printable(name)}") as client:
+                client.create_folder(name)
+                client.subscribe_folder(name)
+        except Refused:
+            if self.called(wanted) is None:
+                raise
+            return name  # made at this moment for another folder's spam, or by the user
         log.info("%s: created the folder %s", self._account.host, printable(name))
         return name
 

@@ -430,9 +430,11 @@ class Reader:
                         self._own = Namespace(personal[0][0], personal[0][1] or delimiter)
         return self._own
 
-    def _missing(self, what: str, folders: list[FolderInfo]) -> MailboxError:
+    def _missing(self, what: str, folders: list[FolderInfo], way_out: str = "") -> MailboxError:
         names = ", ".join(sorted(printable(folder.name) for folder in folders)[:30]) or "none"
-        return MailboxError(f"{self._account.host} has {what} for {self._account.username}.", f"There are: {names}.")
+        return MailboxError(
+            f"{self._account.host} has {what} for {self._account.username}.", f"There are: {names}. {way_out}".strip()
+        )
 
 
 def _batches(sizes: dict[int, int]) -> Iterator[list[int]]:
