@@ -84,7 +84,7 @@ class Books:
         self._file, self._server, self._atomic = state / FILE, server, atomic
         self._entries: dict[str, Entry] = {}
         self._settled_at = 0.0
-        self._certain = self.at_once = 0
+        self._certain = self.at_once = self.twice = 0
 
     @property
     def count(self) -> int:
@@ -128,7 +128,7 @@ class Books:
         deeds = sum(" → " in deed for entry in self._entries.values() for deed in entry.story)
         lessons = self.rows("SELECT count(*) FROM lessons")[0][0]
         return {"moved by us": moved, "moved by the user": deeds, "by both at once": self.at_once,
-                "lessons": lessons, "certain": self._certain}
+                "copied twice": self.twice, "lessons": lessons, "certain": self._certain}
 
     def differences(self) -> list[str]:
         """Everything that is not as it must be."""
@@ -153,6 +153,9 @@ class Books:
             for act in acts for start, end, uid in entry.moves
         ):
             self.at_once += 1  # MOVE is not atomic: of two at the same time, Dovecot may carry out both
+            return
+        if not self._atomic and len(places) > len(entry.copies) and self._alike(ident, entry):
+            self.twice += 1
             return
         if len(places) != len(entry.copies) - entry.deleted_copies:
             yield f"delivered {len(entry.copies)} times, deleted {entry.deleted_copies} times, and now in {places}"
@@ -186,15 +189,17 @@ class Books:
 
     def _expected(self, ident: str, entry: Entry, found: list[Found]) -> set[str | None]:
         """The labels that its lesson may have; None: there may be none."""
-        if not entry.words:
-            return {None}
+        twins = len(entry.copies) > 1
+        said = {None, *(word.label for word in entry.words), *({"ham"} if twins and entry.deleted_copies else ())}
+        if twins or entry.deleted_copies or not entry.words:  # a twin may seem to be back when the other was deleted
+            return said
         last = entry.words[-1]
         stayed = last.place is None or [(one.folder, one.uid) for one in found] == [(last.place[0], last.place[2])]
         here = entry.where in (("Junk",) if last.label == "spam" else ("INBOX", "Archive")) or last.place is not None
-        if len(entry.copies) == 1 and not entry.deleted_copies and stayed and here and self._knew(ident, last):
-            self._certain += 1
-            return {last.label}
-        return {None, *(word.label for word in entry.words)}
+        if not (stayed and here and self._knew(ident, last)):
+            return said
+        self._certain += 1
+        return {last.label}
 
     def _knew(self, ident: str, word: Word) -> bool:
         """Whether the daemon had seen, before the user's deed, what it takes to understand it."""
@@ -202,11 +207,17 @@ class Books:
         if word.place:
             return any((row["folder"], row["uidvalidity"], row["uid"]) == word.place for row in judged)
         if word.label == "spam":
-            return any(row["folder"] != "Junk" for row in judged)
+            ours = self.rows("SELECT * FROM intents WHERE ident = ?1 AND act = 'move' AND state = 'done'"
+                             " AND opened_at < ?2 AND closed_at > ?2", ident, word.at)
+            return any(row["folder"] != "Junk" for row in judged) and not ours  # else it may have been our own move
         return bool(self.rows(
             "SELECT uid FROM sightings WHERE folder = 'Junk' AND ident = ?1 AND at < ?2 UNION SELECT uid FROM intents"
             " WHERE act = 'move' AND state = 'done' AND ident = ?1 AND closed_at < ?2", ident, word.at,
         ))
+
+    def _alike(self, ident: str, entry: Entry) -> bool:
+        """Whether a cut COPY may not be finished, as a twin, or where it lay before, makes the proof too weak."""
+        return len(entry.copies) > 1 or len(self.rows("SELECT uid FROM messages WHERE ident = ?", ident)) > 1
 
     def _story(self, ident: str, entry: Entry) -> Iterator[str]:
         """What a person needs to see why."""

@@ -28,6 +28,7 @@ from tests.faults.house import Cyrus
 from tests.imap_server import fault_proxy, mailbox
 from tests.newsletters import newsletter
 from tests.running import WON, Bench, Daemon, account, ham, message, spam
+from tests.weather import Weather
 
 REAL = sorted((Path(__file__).parents[1] / "mailtagger" / "demo_mail").glob("*.eml"))
 KINDS = "ham", "spam", "letter", "real", "twin", "name", "none"
@@ -42,16 +43,6 @@ POINTS = [
     }.items()
     for when in whens.split()
 ]
-COMMANDS = (
-    "UID FETCH", "UID FETCH", "UID STORE", "UID MOVE", "UID MOVE", "UID COPY", "UID EXPUNGE", "UID SEARCH", "SELECT",
-    "EXAMINE", "STATUS", "LOGIN", "IDLE", "NOOP", "LIST",
-)
-FAULTS = "cut", "bytes", "stall", "refuse", "slow", "bye", "reset", "down", "frozen"
-CUTS = (("client", "cut"), ("client", "cutpast"), ("reply", "cut"), ("reply", "cutlast"), ("reply", "cutpast"))
-REFUSALS = (
-    ("UID (MOVE|COPY)", "NO [OVERQUOTA] Quota exceeded"), ("UID STORE", "NO [LIMIT] Too many keywords"),
-    ("UID (FETCH|SEARCH|MOVE|COPY)", "NO [UNAVAILABLE] Try later"), ("SELECT|EXAMINE|LOGIN", "NO [UNAVAILABLE] Later"),
-)
 
 
 class Post:
@@ -62,10 +53,10 @@ class Post:
         self._numbers = itertools.count(1)
         self._sent: list[bytes] = []
 
-    def deliver(self, folder: str = "INBOX") -> None:
-        """One message more; now and then the server's own filter puts it into Junk."""
+    def deliver(self, folder: str = "") -> None:
+        """One message more, by way of the server's own filter, which puts some into Junk, or right into a folder."""
         raw = self._mail()
-        folder = "Junk" if folder == "INBOX" and self._draw.random() < 0.05 else folder
+        folder = folder or ("Junk" if self._draw.random() < 0.05 else "INBOX")
         self._sent.append(raw)
         self._books.delivered(raw, folder)
         self._client.append(folder, raw)
@@ -147,63 +138,6 @@ class User:
         return None
 
 
-class Weather:
-    """Faults on the way to the server: a new one every few commands."""
-
-    def __init__(self, proxy: Any, draw: random.Random) -> None:
-        self._proxy, self._draw, self._rules = proxy, draw, list[Any]()
-        self._other = 0
-
-    def change(self) -> None:
-        proxy, draw = self._proxy, self._draw
-        self._calm()
-        proxy.rst = draw.random() < 0.5
-        nth, command = draw.randint(1, 3), draw.choice(COMMANDS)
-        match draw.choices(FAULTS, (40, 12, 5, 14, 6, 8, 6, 5, 2))[0]:
-            case "cut":
-                where, action = draw.choice(CUTS)
-                self._add(where, f"{action}@{nth}", command)
-            case "bytes":
-                proxy.cut_at[draw.choice(("client", "server", "server", "server"))] = draw.randint(300, 20_000)
-                proxy.times = 1
-            case "stall":
-                self._add("reply", f"stall@{nth}", command)
-            case "refuse":
-                refused, answer = draw.choice(REFUSALS)
-                self._add("client", f"refuse@{nth}", refused, answer)
-            case "slow":
-                proxy.delay, proxy.throttle = draw.choice(((0.05, 0), (0.0, 20_000)))
-            case "bye":
-                self._add("server", f"inject@{4 * nth}", r"^\S+ OK", "* BYE The server goes down")
-                self._add("server", f"cut@{4 * nth}", r"^\S+ OK")
-            case "reset":
-                self._other += 1
-                proxy.cut_all()
-            case "down":
-                self._other += 1
-                proxy.closed = True
-                proxy.cut_all()
-            case "frozen":
-                self._other += 1
-                proxy.frozen = True
-
-    def end(self) -> int:
-        """All faults gone; how many there were."""
-        self._calm()
-        self._proxy.cut_all()  # what was stalled stays so otherwise
-        return self._other + sum(rule.seen >= rule.nth for rule in self._rules)
-
-    def _add(self, *rule: str) -> None:
-        self._rules.append(self._proxy.add(*rule))
-
-    def _calm(self) -> None:
-        """Nothing but what has not struck yet."""
-        self._other += self._proxy.times == 0
-        self._proxy.cut_at, self._proxy.times = {"client": None, "server": None}, 1
-        self._proxy.delay, self._proxy.throttle, self._proxy.frozen, self._proxy.closed = 0.0, 0, False, False
-        self._proxy.rules = [rule for rule in self._proxy.rules if rule.seen < rule.nth][-3:]
-
-
 class Keeper:
     """Keeps a daemon running, and kills it."""
 
@@ -215,7 +149,7 @@ class Keeper:
     def look(self, deadly: bool = True) -> None:
         """Started again where it has died, half of the times to die at the next point; or killed."""
         if self.daemon.process.poll() is not None:
-            if self.daemon.process.returncode not in (0, -signal.SIGKILL, -signal.SIGTERM):
+            if self.daemon.process.returncode not in (0, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM):
                 raise AssertionError(f"The daemon ended with {self.daemon.process.returncode}.")
             self.kills += 1
             if not self._points:
@@ -257,12 +191,13 @@ def play(server: Any, directory: Path, seed: int, messages: int, strip: tuple[st
             while books.count < messages:
                 for _ in range(draw.randint(1, 4)):
                     post.deliver()
-                if draw.random() < 0.8:
-                    weather.change()
+                weather.change()
+                before, end = weather.struck(), time.monotonic() + draw.uniform(0, 1)
+                while weather.struck() == before and time.monotonic() < end:  # let it strike first
+                    time.sleep(0.05)
                 if draw.random() < 0.6:
                     user.act()
                 keeper.look()
-                time.sleep(draw.uniform(0, 0.3))  # so that the daemon gets to meet all this
             faults = weather.end()
             daemon = keeper.spare()
             daemon.until(books.settled, PATIENCE)
