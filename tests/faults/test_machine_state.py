@@ -1,26 +1,21 @@
-"""Faults 72 to 75: the disk, the state directory, the model and the journal's lock."""
+"""Faults 72, 73 and 75: the disk, the state directory and the journal's lock."""
 
 import contextlib
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mailtagger import artifact
 from mailtagger.dovecot import Dovecot
 from mailtagger.journal import FILE
-from mailtagger.score import open_scorer
 from tests.faults.conftest import kept
 from tests.faults.house import House
 from tests.running import SOON, Bench, Daemon
-from tests.tiny_model import tiny_model
 
 NOBODY = 65534
 SOONER = "worker.STATE_WAIT = 1.0; daemon.MODEL_SECONDS = 1"
@@ -58,6 +53,11 @@ def journalled(house: House) -> None:
     assert house.inside("Junk") <= moved
 
 
+def untouched(house: House) -> set[str]:
+    """What lies in INBOX without any mark."""
+    return {id_ for _, id_, _, flags in house.everything("INBOX") if not flags}
+
+
 # 72: disk full
 
 
@@ -92,7 +92,7 @@ def test_72_disk_full_while_running(disk: Path, house: House) -> None:
     filler = fill(disk)
     [one] = house.drop(house.spam())
     daemon.until(lambda: "disk is full" in daemon.log)
-    assert [(folder, id_, flags - {"\\Seen"}) for folder, id_, _, flags in house.everything()] == [("INBOX", one, set())]
+    assert untouched(house) == {one}
     filler.unlink()
     daemon.until(lambda: house.inside("Junk") == {one} and house.settled())
     journalled(house)
@@ -232,89 +232,6 @@ def test_73_missing(dovecot_house: House) -> None:
     state_of(dovecot_house).unlink()
 
 
-# 74: the model
-
-
-def flipped(model: Path) -> None:
-    content = bytearray((model / artifact.GRAPH).read_bytes())
-    content[len(content) // 2] ^= 1
-    (model / artifact.GRAPH).write_bytes(content)
-
-
-def half_written(model: Path) -> None:
-    with (model / artifact.WEIGHTS).open("r+b") as opened:
-        opened.truncate(opened.seek(0, 2) // 2)
-
-
-def described(**changes: object) -> Callable[[Path], None]:
-    def change(model: Path) -> None:
-        meta = json.loads((model / artifact.META).read_text())
-        (model / artifact.META).write_text(json.dumps(meta | changes))
-
-    return change
-
-
-BROKEN = {
-    "corrupt": (flipped, f"{artifact.GRAPH} is not the file that meta.json describes"),
-    "half-written": (half_written, f"{artifact.WEIGHTS} is not the file that meta.json describes"),
-    "without description": (lambda model: (model / artifact.META).write_text('{"format": 1,'), "meta.json cannot be read"),
-    "newer": (described(format=2), "has format 2, and this version of mailtagger reads format 1"),
-    "older": (described(format=0), "has format 0, and this version of mailtagger reads format 1"),
-    "of other rules": (described(cleaning="0" * 64), "trained under other cleaning rules"),
-    "lying": (described(calibration={"a": 9.0, "b": 9.0}), "cannot be used"),
-}
-
-
-@pytest.mark.fault(74)
-@pytest.mark.parametrize("how", BROKEN)
-def test_74_a_bad_model_at_the_start(dovecot_house: House, how: str) -> None:
-    """It refuses to start, with a sentence that says what is wrong with which model; the mail is untouched."""
-    dovecot_house.configure()
-    dovecot_house.deliver(dovecot_house.spam())
-    spoil, said = BROKEN[how]
-    spoil(dovecot_house.bench.model)
-    log = refused(dovecot_house)
-    assert said in log
-    assert str(dovecot_house.bench.model) in log
-
-
-@pytest.mark.fault(74)
-@pytest.mark.parametrize("how", [pytest.param("half-written", marks=pytest.mark.quick), *(set(BROKEN) - {"half-written"})])
-def test_74_a_bad_model_takes_over(dovecot_house: House, tmp_path: Path, how: str) -> None:
-    """`current` leads to it while the daemon runs: the old one goes on scoring and the log says why, once."""
-    house = dovecot_house
-    artifact.install(house.bench.model, state_of(house), open_scorer)
-    bad = tiny_model(state_of(house) / "models", "tiny-2")
-    spoil, said = BROKEN[how]
-    spoil(bad)
-    house.configure(model=None)
-    daemon = start(house)
-    aside = state_of(house) / "models" / ".current"
-    aside.symlink_to("tiny-2")
-    aside.replace(state_of(house) / "models" / artifact.CURRENT)
-    daemon.until(lambda: said in daemon.log)
-    [one] = house.drop(house.spam())
-    daemon.until(lambda: house.inside("Junk") == {one} and house.settled())
-    daemon.process.send_signal(signal.SIGHUP)
-    daemon.until(lambda: "the old one stays" in daemon.log)
-    assert f"model {house.bench.model.name} goes on: " in daemon.log
-    assert daemon.log.count(" goes on: ") == 1
-    assert house.rows("SELECT DISTINCT model FROM messages") == [(house.bench.model.name,)]
-
-
-@pytest.mark.fault(74)
-def test_74_the_models_directory_is_gone(dovecot_house: House) -> None:
-    """Removed while running, the model goes on scoring from memory."""
-    house = dovecot_house
-    house.configure()
-    daemon = start(house)
-    shutil.rmtree(house.bench.model)
-    [one] = house.drop(house.spam())
-    daemon.until(lambda: house.inside("Junk") == {one} and house.settled())
-    assert daemon.end() < 5
-    assert "There is no" in (log := refused(house)) or "cannot be used" in log
-
-
 # 75: the journal locked
 
 
@@ -335,7 +252,7 @@ def locked(path: Path) -> Iterator[int]:
 
 @pytest.mark.fault(75)
 def test_75_locked_for_long(house: House) -> None:
-    """It waits, then says which process holds it; no mail is touched meanwhile, and all of it is when the lock is gone."""
+    """It waits, then says which process holds it; no mail is touched before the lock is gone, and all of it is then."""
     house.configure()
     daemon = start(house)
     with locked(state_of(house) / FILE) as pid:
@@ -343,7 +260,7 @@ def test_75_locked_for_long(house: House) -> None:
         daemon.until(lambda: f"{FILE} is locked by " in daemon.log)
         if any(f" {pid} " in line for line in Path("/proc/locks").read_text().splitlines()):
             assert f"is locked by process {pid} (python" in daemon.log
-        assert [(folder, id_) for folder, id_, _, flags in house.everything() if not flags - {"\\Seen"}] == [("INBOX", one)]
+        assert untouched(house) == {one}
     daemon.until(lambda: house.inside("Junk") == {one} and house.settled())
     assert "Traceback" not in daemon.log
 
