@@ -132,17 +132,18 @@ class _Look:
         """The lesson that a message in a spam folder teaches, unless we or the server put it there."""
         at = message.address
         ours = self._journal.moving(self._account, ident, mail.message_id, at.folder)
+        placed = {move.new_uid for move in ours}
         known = sum(1 for one in self._places.sightings(self._account, mail.message_id)
-                    if one.folder == at.folder and one.ident == ident and one.uid != at.uid)
+                    if one.folder == at.folder and one.ident == ident and one.uid not in placed | {at.uid})
         unplaced = sum(move.new_uid is None for move in ours)
         taken_out = self._word(ident, mail.message_id) == "ham"  # what we had put here; so it has come back
-        if any(move.new_uid == at.uid for move in ours) or (unplaced > known and not taken_out):
+        if at.uid in placed or (unplaced > known and not taken_out):
             return None
         judged = [row for row in self._elsewhere(mail.message_id) if row.ident == ident]
         if self._by_another(message.flags, judged, ident, mail.message_id):
             return None
         left = [row for row in judged if not self._copies(row.folder, mail, ident)]
-        if judged and len(left) <= len({move.new_uid for move in ours} & set(self._copies(at.folder, mail, ident))):
+        if judged and len(left) <= len(placed & set(self._copies(at.folder, mail, ident))):
             return None  # it still lies where it was judged, or where we put it: this one was delivered here
         if not judged and not _older(message, before):
             return None

@@ -180,6 +180,16 @@ def test_a_copy_in_junk_beside_the_one_that_we_filed_is_no_move(house: House) ->
     assert house.day() == []
 
 
+def test_our_move_of_a_twin_is_no_word_before_its_answer_has_come(house: House) -> None:
+    """The first one lies where we know that we put it; so the one that came now is the one that is under way."""
+    house.server.deliver(mail := raw("spam"))
+    house.day()
+    house.server.deliver(mail)
+    house.sweep()
+    house.journal.write("UPDATE intents SET new_uid = NULL, state = 'open' WHERE new_uid = 2")
+    assert house.look() == []
+
+
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("since", ["before the first look", "since then"])
 def test_a_namesake_of_what_the_server_filed_is_no_rescue(house: House, named: bool, since: str) -> None:
