@@ -197,8 +197,8 @@ def test_starttls_that_comes_to_nothing_is_the_end(answer: str) -> None:
         for _ in range(2):
             with pytest.raises(MailtaggerError):
                 mailbox(server, asked, tls="starttls", read_timeout=2).connect()
-        words = [line.split()[0] for line in server.heard if line and line.isprintable()]
-    assert set(words) <= {"CAPABILITY", "STARTTLS", "LOGOUT"}
+    assert "STARTTLS" in server.heard
+    assert not [line for line in server.heard if line.startswith(("LOGIN", "AUTHENTICATE")) or "alice" in line]
 
 
 @needs_openssl
