@@ -53,9 +53,9 @@ class Outcome:
     ms: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class Place:
-    """An opened folder, and what can be done in it."""
+    """An opened folder, and what can be done in it: less than was promised, when the server has refused it."""
 
     state: FolderState
     means: Means
@@ -124,7 +124,7 @@ def sweep(
             for one in judged
         ]
         marks = [intent for _, intents in plans for intent in intents if intent.act == "keyword"]
-        marked = {intent.uid: intent for intent in _performed(job, mailbox, marks)}
+        marked = _marked(job, mailbox, place, marks)
         for one, intents in plans:
             uid = one.address.uid
             acts = [act for act in before[uid] if act.state != "failed"] + ([marked[uid]] if uid in marked else [])
@@ -150,6 +150,26 @@ def sweep(
     _tell_refusals(job, place.state.name, moved.values())
     for one, acts, move in moving:
         yield _outcome(job, one, [*acts, moved[move.uid]], began)
+
+
+def _marked(job: Job, mailbox: Mailbox, place: Place, marks: Sequence[Intent]) -> dict[int, Intent]:
+    """UID → what came of its mark. Where the server keeps none, this is a folder without keywords until it is reopened.
+
+    PERMANENTFLAGS may promise any keyword, and a limit or a right may forbid it all the same.
+    """
+    marked = {intent.uid: intent for intent in _performed(job, mailbox, marks)}
+    refused = [intent for intent in marked.values() if intent.why == apply.NOT_KEPT]
+    if not refused or len(refused) < len(marked):
+        return marked
+    before, none = place.means.keywords, replace(place.state, keywords_ok=False, permanent=frozenset())
+    place.means = apply.means(job.keywords, none, place.means.target, job.account.without_keywords)
+    if place.means.keywords == before:  # not even \\Flagged
+        place.means = replace(place.means, keywords={})
+    tell(job, place.state.name, "keywords", place.means.note)
+    instead = " ".join(place.means.keywords.get("spam", ()))
+    spam = [intent for intent in refused if instead and intent.target == " ".join(before["spam"])]
+    again = [replace(intent, target=instead, state="open", why="", id=0) for intent in spam]
+    return marked | {intent.uid: intent for intent in _performed(job, mailbox, again)}
 
 
 def _performed(job: Job, mailbox: Mailbox, intents: Sequence[Intent]) -> Sequence[Intent]:
@@ -231,13 +251,14 @@ def _tell_refusals(job: Job, folder: str, results: Iterable[Intent]) -> None:
 
 def _outcome(job: Job, one: Judgement, acts: Sequence[Intent], began: float) -> Outcome:
     kinds = {intent.act for intent in acts}
+    heaviest = [intent for intent in acts if intent.act == "move"] or acts
     notes = [*one.decision.notes, *([BEFORE] if one.before else []), *(intent.why for intent in acts if intent.why)]
     return Outcome(
         account=job.account.name, folder=one.address.folder, uid=one.address.uid, ident=one.ident,
         message_id=one.message_id, subject=one.subject, score=one.decision.score, verdict=one.decision.verdict,
         decided_by=one.decision.decided_by, model=one.model,
         action="move" if "move" in kinds else "keyword" if kinds else "none",
-        done=job.act and all(intent.state == "done" for intent in acts),
+        done=job.act and all(intent.state == "done" for intent in heaviest),
         failed=any(note.startswith(FAILED) for note in notes),
         notes=tuple(dict.fromkeys(notes)), ms=round(1000 * (time.monotonic() - began), 1),
     )
