@@ -73,6 +73,7 @@ class _Look:
         began = self._journal.now()
         status, row = self._mailbox.status(self._folder), self._places.folder(self._account, self._folder)
         before = row if row and row.uidvalidity == status.uidvalidity else None
+        self._renumbered = row is not None and before is None
         reach = self._reach(status)
         same = before and (before.uidnext, before.modseq) == (reach, status.modseq)
         if not same or (status.modseq is None and self._job.account.keywords_teach):
@@ -139,6 +140,8 @@ class _Look:
         taken_out = self._word(ident, mail.message_id) == "ham"  # what we had put here; so it has come back
         if at.uid in placed or (unplaced > known and not taken_out):
             return None
+        if self._renumbered and not taken_out and (ours or self._seen_here(ident, mail.message_id)):
+            return None  # it lay here before, and now under another number
         judged = [row for row in self._elsewhere(mail.message_id) if row.ident == ident]
         if self._by_another(message.flags, judged, ident, mail.message_id):
             return None
@@ -156,6 +159,11 @@ class _Look:
             return None
         known = self._journal.known(self._account, ident, mail.message_id)
         return self._lesson(message, mail, ident, "ham", "moved", known)
+
+    def _seen_here(self, ident: str, message_id: str) -> bool:
+        """Whether this message lay here at an earlier look, under whatever number."""
+        seen = self._places.sightings(self._account, message_id)
+        return any(one.folder == self._folder and one.ident in ("", ident) for one in seen)
 
     def _word(self, ident: str, message_id: str) -> Word | None:
         return self._job.lessons.word(self._account, ident, message_id) if self._job.lessons else None
