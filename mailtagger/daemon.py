@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 Inbox: TypeAlias = "queue.SimpleQueue[signal.Signals | MailtaggerError]"
 
-POLITE, GRACE = 2.5, 4.5  # seconds after SIGTERM in which connections end by themselves, and in which the program ends
+POLITE, GRACE = 2.0, 3.0  # seconds after SIGTERM in which connections end by themselves, and in which all is waited for
 MODEL_SECONDS = 60
 KEEP = timedelta(days=400)  # for which a verdict is remembered
 
@@ -134,14 +134,14 @@ class Daemon:
             door = doors.get(account.name, Door())
             for folder in account.folders:
                 if (account.name, folder) not in self._watchers:
-                    mailbox = Mailbox(account, partial(secret.password, account))
+                    mailbox = Mailbox(account, partial(secret.password, account), door.told)
                     watcher = Watcher(
                         account, folder, mailbox, door, self._job, self._tell, self._heard, self._systemd.longest_wait
                     )
                     self._watchers[account.name, folder] = watcher
                     started.append(watcher)
             if account.name not in self._followers:
-                mailbox = Mailbox(account, partial(secret.password, account))
+                mailbox = Mailbox(account, partial(secret.password, account), door.told)
                 self._followers[account.name] = Follower(account, mailbox, door, self._job)
                 following.append(self._followers[account.name])
         self._systemd.expect(set(started))
@@ -182,7 +182,7 @@ class Daemon:
             del self._followers[name]
         for worker in (gone := [*leaving.values(), *lost.values()]):
             self._clock.remove_job(worker.name)
-        _end(gone)
+        _end(gone, hurry=lambda: not self._inbox.empty())
         self._settings, self._model = settings, model
         self._lessons.with_text = settings.keep_text > 0
         logs.start(self._level or settings.log.level, settings.log.format)
@@ -268,14 +268,15 @@ def _signals(inbox: Inbox) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _end(workers: Collection[Worker]) -> None:
-    """Returns when all have ended, or after GRACE seconds: then what is left waits for a server that says nothing."""
+def _end(workers: Collection[Worker], hurry: Callable[[], bool] = lambda: False) -> None:
+    """Returns when all have ended, at `hurry`, or after GRACE seconds: what is left waits for what says nothing."""
     began = time.monotonic()
     for worker in workers:
         worker.stop()
     for patience in (POLITE, GRACE):
         for worker in workers:
-            worker.join(max(0.0, began + patience - time.monotonic()))
+            while worker.is_alive() and not hurry() and (left := began + patience - time.monotonic()) > 0:
+                worker.join(min(0.2, left))
         for worker in workers:
             if worker.is_alive():
                 worker.interrupt()

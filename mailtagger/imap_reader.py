@@ -83,6 +83,7 @@ class FolderState:
     writable: bool
     modseq: int | None
     permanent: frozenset[str] = frozenset()  # PERMANENTFLAGS in lower case; empty where the server did not tell
+    guessed: bool = False  # uidnext is one more than the highest UID there is: the server told none
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +110,9 @@ class Head:
 class Reader:
     """One connection, used by one thread at a time; only `interrupt` may come from another."""
 
-    def __init__(self, account: Server, secret: Callable[[], Secret]) -> None:
+    def __init__(self, account: Server, secret: Callable[[], Secret], told: set[str] | None = None) -> None:
         self._account = account
-        self._session = Session(account, secret)
+        self._session = Session(account, secret, told)
         self._selected: FolderState | None = None
         self._own: Namespace | None = None
 
@@ -370,7 +371,7 @@ class Reader:
             raise MailboxError(f"{printable(name)} has no UIDVALIDITY: what is noted of its messages would not last.")
         self._selected = state
         if not state.uidnext:
-            self._selected = state = replace(state, uidnext=self._after_last())
+            self._selected = state = replace(state, uidnext=self._after_last(), guessed=True)
         self._session.news = False  # the EXISTS of SELECT is none
         return state
 

@@ -54,10 +54,10 @@ class Answer:
 class Session:
     """A connection that may be lost, and made again."""
 
-    def __init__(self, account: Server, secret: Callable[[], Secret]) -> None:
+    def __init__(self, account: Server, secret: Callable[[], Secret], told: set[str] | None = None) -> None:
         self._account, self._secret = account, secret
         self._client: Client | None = None
-        self._told: set[str] = set()
+        self._told = set[str]() if told is None else told  # alerts that are in the log, of all the account's sessions
         self.news = False  # an EXISTS came along with an answer: IDLE does not tell it again
         self.capabilities: frozenset[str] = frozenset()
 

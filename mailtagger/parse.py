@@ -44,6 +44,10 @@ _NESTING = re.compile(
 _TAG = re.compile(
     r"</?(?:a|b|body|br|center|div|font|html|i|img|p|span|strong|table|td|tr)(?:\s[^<>]{0,500})?/?>", re.I
 )
+_NESTS = (  # what opens a level, how often it may, and what is put in its place from then on
+    (re.compile(rb"boundary(\s*=)", re.I), 3 * DEPTH_LIMIT, rb"x-bound\1"),
+    (re.compile(rb"^(content-type\s*:\s*)message/", re.I | re.M), PART_LIMIT, rb"\1x-message/"),
+)
 _FOLD = re.compile(r"\r?\n[ \t]+")
 _EXTENSION = re.compile(r"\.([a-z0-9]{1,5})\s*$", re.I)
 
@@ -163,14 +167,14 @@ def _without_envelope(raw: bytes) -> bytes:
 
 
 def _flattened(raw: bytes, notes: list[str]) -> bytes:
-    """Return raw with the boundaries beyond the limit left undeclared: the parser recurses once a level and scans each
-    line against every open boundary, so a thousand nested levels cost seconds and then a RecursionError."""
-    declared = [m.start() for m in re.finditer(rb"(?i)boundary\s*=", raw)]
-    if len(declared) <= 3 * DEPTH_LIMIT:
-        return raw
-    notes.append("too many nested parts")
-    cut = declared[3 * DEPTH_LIMIT]
-    return raw[:cut] + re.sub(rb"(?i)boundary(\s*=)", rb"x-bound\1", raw[cut:])
+    """Return raw with the boundaries and messages beyond the limit left undeclared: the parser recurses once a level
+    and scans each line against all open boundaries, so a thousand levels cost seconds and then a RecursionError."""
+    for declares, limit, instead in _NESTS:
+        declared = [m.start() for m in declares.finditer(raw)]
+        if len(declared) > limit:
+            notes.append("too many nested parts")
+            raw = raw[: declared[limit]] + declares.sub(instead, raw[declared[limit] :])
+    return raw
 
 
 def _parts(message: email.message.Message, notes: list[str]) -> list[email.message.Message]:

@@ -53,6 +53,7 @@ class Door:
     tries: int = 0
     refusal: LoginRefused | ConfigError | None = None
     closed_until: float = 0.0
+    told: set[str] = field(default_factory=set)  # what the server had everybody told (ALERT)
 
     def enter(self, mailbox: Mailbox) -> None:
         """The mailbox connected; after a refusal the same refusal again, without a word to the server, for a while."""

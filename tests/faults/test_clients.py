@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from mailtagger.dovecot import PASSWORD
 from mailtagger.lessons import Lessons
 from mailtagger.personal import Personal
 from tests.faults.conftest import kept
@@ -66,7 +68,8 @@ def store(house: House, content: bytes, *flags: str, folder: str = "INBOX", age:
 def said(house: House, *command: str) -> str:
     """What a command prints."""
     words = [sys.executable, "-m", "mailtagger", "--config", str(house.bench.path), *command]
-    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
+    secret = os.environ | {"MAILTAGGER_HOME_PASSWORD": PASSWORD}
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=True, env=secret).stdout
 
 
 def lessons(house: House) -> list[tuple[str, str]]:
@@ -399,7 +402,7 @@ def test_52_sieve_marks_and_files(bench: Bench) -> None:
             script.write_text('require ["imap4flags", "fileinto"];\n'
                               'if header :contains "Subject" "prize" { fileinto "Junk"; } else { addflag "$Junk"; }\n')
             owner = Path(server.env["MAIL_ROOT"]).stat()
-            __import__("os").chown(script, owner.st_uid, owner.st_gid)
+            os.chown(script, owner.st_uid, owner.st_gid)
             house.configure()
             daemon = house.start()
             daemon.until(lambda: followed(bench, "Junk", 1))
