@@ -77,17 +77,10 @@ class Tool:
         self._down("--purge")
 
     def start(self) -> None:
-        """Answers when this returns; after `stop` or `kill` with the same mail on the same ports."""
+        """Answers when this returns; where it ran before, with the same mail on the same ports."""
         said = self._up()
         assert not said.returncode, said.stderr
-
-    def stop(self) -> None:
-        """An orderly end; the mail stays."""
-        self._down()
-
-    def kill(self) -> None:
-        """A crash: everything gone at once, with no word to the clients."""
-        self._down("--kill")
+        self.env = dict(line.split("=", 1) for line in said.stdout.splitlines() if "=" in line)
 
     def _up(self) -> "subprocess.CompletedProcess[str]":
         command = [TOOLS / self._program, *self._options, self._directory]

@@ -6,7 +6,10 @@ and nothing was acted on or learned twice: `House.check`, which every test that 
 
 import contextlib
 import itertools
+import os
 import re
+import signal
+import socket
 import sqlite3
 import time
 from collections import Counter
@@ -28,6 +31,25 @@ class Cyrus(Tool):
 
     def __init__(self, *options: str) -> None:
         super().__init__("cyrus-up", *options)
+
+    def stop(self) -> None:
+        """An orderly end; the mail stays."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """A crash: everything gone at once, with no word to the clients."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
+        group = int(self.env["CYRUS_PID"])  # the tool starts it as the leader of a session of its own
+        os.killpg(group, number)
+        patience = time.monotonic() + 10
+        with contextlib.suppress(OSError):
+            while time.monotonic() < patience:
+                socket.create_connection((self.host, self.port), 1).close()
+                time.sleep(0.02)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
 
     def empty(self) -> None:
         with self.client("alice") as alice:
