@@ -27,6 +27,7 @@ from sentencepiece import SentencePieceProcessor
 from mailtagger.clean import RULES_HASH
 from mailtagger.errors import ModelError
 from mailtagger.graph import embedding_rows
+from mailtagger.graph import pieces as pieces_of
 from mailtagger.state import private_directory
 
 FORMAT: Literal[1] = 1
@@ -38,12 +39,13 @@ TOKENIZER = "tokenizer.model"
 WEIGHTS = "weights.safetensors"
 NEEDED = frozenset({GRAPH, TOKENIZER, WEIGHTS})
 MAX_BYTES = 1 << 29  # the seed's full size, 60k words × 400, is 190 MB in fp32
-MAX_META = 1 << 20
+MAX_META = MAX_HEADER = 1 << 20  # HEADER: of the weights
+MAX_WORDS = 1 << 16
 PACKAGED = Path(__file__).parent / "models"
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Within = Annotated[float, Field(ge=-1000, le=1000)]
 # An id is a directory's name: one that can neither lead out of models/ nor be hidden there.
 ID_PATTERN = r"^[a-z0-9][a-z0-9.-]{0,63}$"
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
@@ -63,8 +65,8 @@ class Cutoffs(_Record):
 class Calibration(_Record):
     """P(spam) = σ(a·logit + b), fitted on held-out foreign mail."""
 
-    a: Finite
-    b: Finite
+    a: Within
+    b: Within
 
 
 class Cut(_Record):
@@ -89,7 +91,7 @@ class Meta(_Record):
     created: str
     cleaning: Sha256
     tokenizer: Sha256
-    vocabulary: Annotated[int, Field(ge=2)]
+    vocabulary: Annotated[int, Field(ge=2, le=MAX_WORDS)]
     labels: tuple[Literal["ham"], Literal["spam"]] = ("ham", "spam")
     cut: Cut
     calibration: Calibration
@@ -141,11 +143,14 @@ def load(directory: Path) -> Artifact:
         if REFERENCE not in meta.files:
             raise unusable(path, f"{META} does not know its {REFERENCE}")
         artifact.read(REFERENCE)
-    artifact.read(WEIGHTS)
+    if int.from_bytes(artifact.read(WEIGHTS)[:8], "little") > MAX_HEADER:  # safetensors begins with its header's length
+        raise unusable(path, f"{WEIGHTS} has no header of a sensible length")
     if meta.tokenizer != meta.files[TOKENIZER]:
         raise unusable(path, "it was trained with another tokeniser")
     try:
-        pieces = SentencePieceProcessor(model_proto=artifact.read(TOKENIZER)).get_piece_size()
+        tokenizer = artifact.read(TOKENIZER)
+        if (pieces := pieces_of(tokenizer)) == meta.vocabulary:  # or there is no need to open it
+            pieces = SentencePieceProcessor(model_proto=tokenizer).get_piece_size()
         rows = embedding_rows(artifact.read(GRAPH))
     except RuntimeError as error:
         raise unusable(path, f"{TOKENIZER} is no sentencepiece model") from error
@@ -261,7 +266,7 @@ def _meta(path: Path) -> Meta:
         return Meta.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
+        where = ascii(".".join(str(step) for step in first["loc"]))[1:-1][:80]
         raise unusable(path, f"{META}: {where}: {first['msg']}" if where else f"{META}: {first['msg']}") from error
 
 

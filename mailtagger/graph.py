@@ -1,9 +1,11 @@
-"""What stands in an ONNX file, read without the onnx package, which scoring does not need.
+"""What stands in a model's two protobuf files, before the libraries that use them see a byte of it.
 
-Only as much of protobuf as it takes to see that a graph is one of ours; field numbers are those of onnx.proto.
+Only as much of protobuf as it takes to see that graph and tokeniser are like ours, in the field numbers of onnx.proto
+and sentencepiece_model.proto. Scoring needs no onnx package for it.
 """
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 OPERATORS = frozenset(
@@ -14,6 +16,9 @@ OPERATORS = frozenset(
     )
 )
 MOST_CONCATS, MOST_INPUTS = 4, 16  # or a few nodes could double a text until the memory is full
+MOST_NODES = MOST_TENSORS = 200  # the packaged model has 48 and 41
+MOST_FIELDS = 1 << 17  # of one message: a tokeniser has one for each of its words
+FLATBUFFER = b"ORTM"  # in its place onnxruntime takes the file for one of its own format, whatever else it is
 DOMAINS = frozenset({b"", b"ai.onnx", b"com.microsoft"})
 
 
@@ -24,20 +29,30 @@ def embedding_rows(content: bytes) -> int:
     directory) have no place there.
     """
     try:
+        if content[4:8] == FLATBUFFER:
+            raise ValueError("its graph is not in the ONNX format")
         model = list(_fields(memoryview(content)))
-        (graph,) = (value for number, value in model if number == 7)
+        graphs = [value for number, value in model if number == 7]
+        if len(graphs) != 1:
+            raise IndexError
         if any(number in (20, 25) for number, _ in model):
             raise ValueError("its graph brings functions of its own")
-        rows = concats = 0
-        for number, value in _fields(graph):
+        rows = concats = nodes = tensors = 0
+        for number, value in _fields(graphs[0]):
             if number == 1:
+                nodes += 1
                 concats += _check_node(list(_fields(value))) == "Concat"
-                if concats > MOST_CONCATS:
+                if concats > MOST_CONCATS or nodes > MOST_NODES:
                     raise ValueError("its graph joins more tensors than a classifier does")
             elif number == 5:
+                tensors += 1
                 tensor = list(_fields(value))
+                if tensors > MOST_TENSORS:
+                    raise ValueError("its graph has more tensors than a classifier needs")
                 if any(n == 13 or (n == 14 and v != 0) for n, v in tensor):
                     raise ValueError("its graph keeps data in other files")
+                if prod(int(v) for n, v in tensor if n == 1) > len(value):  # no element takes less than a byte
+                    raise ValueError("its graph has a tensor that claims more than it holds")
                 if (8, b"embedding") in tensor:
                     rows = next(v for n, v in tensor if n == 1)
             elif number == 15:
@@ -45,6 +60,20 @@ def embedding_rows(content: bytes) -> int:
         return int(rows)
     except (IndexError, TypeError, StopIteration) as error:
         raise ValueError("its graph is not in the ONNX format") from error
+
+
+def pieces(content: bytes) -> int:
+    """The pieces of a sentencepiece model that takes texts as they are; ValueError for any other.
+
+    A table of its own for normalising could make a book of each letter, and mail is cleaned before.
+    """
+    try:
+        model = list(_fields(memoryview(content)))
+        if any(n == 2 and len(v) for number, value in model if number in (3, 5) for n, v in _fields(value)):
+            raise ValueError("its tokeniser rewrites texts by rules of its own")
+        return sum(number == 1 for number, _ in model)
+    except (IndexError, TypeError) as error:
+        raise ValueError("its tokeniser is no sentencepiece model") from error
 
 
 def _check_node(node: list[tuple[int, Any]]) -> str:
@@ -62,9 +91,15 @@ def _check_node(node: list[tuple[int, Any]]) -> str:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """(field number, value) of a protobuf message: an int, or the bytes of a string, a tensor or a message within."""
-    at = 0
+    """(field number, value) of a protobuf message: an int, or the bytes of a string, a tensor or a message within.
+
+    IndexError where it is none.
+    """
+    at = count = 0
     while at < len(message):
+        count += 1
+        if count > MOST_FIELDS:
+            raise ValueError("one of its files has more parts than a model needs")
         key, at = _varint(message, at)
         match key & 7:
             case 0:
@@ -78,9 +113,9 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
             case 5:
                 length = 4
             case _:
-                raise ValueError("its graph is not in the ONNX format")
+                raise IndexError
         if at + length > len(message):
-            raise ValueError("its graph is cut short")
+            raise IndexError
         yield key >> 3, message[at : at + length]
         at += length
 
@@ -94,4 +129,4 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
-    raise ValueError("its graph is not in the ONNX format")
+    raise IndexError
