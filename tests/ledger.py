@@ -156,7 +156,7 @@ class Keeper:
                 self._points = self._draw.sample(POINTS, len(POINTS))
             dying = deadly and self._draw.random() < 0.7
             self.daemon.close()
-            self.daemon = self._start(*(f"{self._points.pop()} {self._draw.randint(1, 3)}".split() if dying else ()))
+            self.daemon = self._start(f"{self._points.pop()} {self._draw.randint(1, 3)}" if dying else "")
         elif deadly and self._draw.random() < 0.15:
             self.daemon.process.send_signal(self._draw.choice((signal.SIGKILL, signal.SIGTERM)))
 
@@ -167,11 +167,8 @@ class Keeper:
         self.look(deadly=False)
         return self.daemon.ready()
 
-    def _start(self, *point: str) -> Daemon:
-        command = ("-m", "tests.dying", "--hurried", str(self._bench.path), *point)
-        root = str(Path(__file__).parents[1])
-        self._bench.started.append(Daemon(self._bench.path, command, {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}))
-        return self._bench.started[-1]
+    def _start(self, point: str = "") -> Daemon:
+        return self._bench.start_to_die(point, "--hurried")
 
 
 def play(server: Any, directory: Path, seed: int, messages: int, strip: tuple[str, ...] = ()) -> tuple[str, list[str]]:

@@ -22,26 +22,6 @@ from tests.tiny_model import GOLDEN, HAM_TEXT, tiny_model
 
 WON = GOLDEN[2]  # spam in words that the tiny model knows
 SOON = 20.0  # seconds to wait for what takes less than one on an idle machine
-# The daemon, killed as by a power cut when a method is entered or left for the n-th time.
-DIE = """
-import os, signal, sys
-from pathlib import Path
-from mailtagger import daemon, imap, journal, score
-_, path, owner, method, when, count = sys.argv
-owner = {"Mailbox": imap.Mailbox, "Journal": journal.Journal, "Scorer": score.Scorer}[owner]
-original, calls = getattr(owner, method), 0
-def deadly(*arguments, **more):
-    global calls
-    calls += 1
-    if when == "before" and calls == int(count):
-        os.kill(os.getpid(), signal.SIGKILL)
-    result = original(*arguments, **more)
-    if when == "after" and calls == int(count):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
-setattr(owner, method, deadly)
-daemon.run(Path(path))
-"""
 # The daemon, with other waits than its own, which nobody has the time for.
 WITH = """
 import sys
@@ -136,8 +116,10 @@ class Bench:
         self.started.append(Daemon(self.path, command, environment))
         return self.started[-1]
 
-    def start_to_die(self, point: str) -> Daemon:
-        self.started.append(Daemon(self.path, ("-c", DIE, str(self.path), *point.split()), {}))
+    def start_to_die(self, point: str = "", *options: str) -> Daemon:
+        """The daemon by way of `tests.dying`, which kills it at that point, as by a power cut."""
+        command = ("-m", "tests.dying", *options, str(self.path), *point.split())
+        self.started.append(Daemon(self.path, command, {"PYTHONPATH": str(Path(__file__).parents[1])}))
         return self.started[-1]
 
     def start_with(self, change: str) -> Daemon:
