@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from mailtagger import artifact
 from mailtagger.errors import StateError
 from mailtagger.journal import Journal
-from mailtagger.state import RunLock, private_directory, running
+from mailtagger.score import open_scorer
+from mailtagger.state import RunLock, acting, private_directory, running
+from tests.tiny_model import tiny_model
 
 
 def test_an_empty_directory_is_closed_to_others_and_a_full_one_left_alone(tmp_path: Path) -> None:
@@ -68,3 +71,47 @@ def test_what_is_refused_leaves_no_descriptor_open(tmp_path: Path) -> None:
             with pytest.raises(StateError):
                 Journal(tmp_path / "bad")
         assert len(list(descriptors.iterdir())) == before
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o1777])
+def test_a_directory_that_others_can_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    """They could put a link in the place of a file, or a model of theirs; nothing is written there before."""
+    state = tmp_path / "state"
+    (state / "something").mkdir(parents=True)
+    state.chmod(mode)
+    for use in (lambda: private_directory(state), lambda: Journal(state / "journal.sqlite3"), RunLock(state).__enter__):
+        with pytest.raises(StateError, match=r"Other users can write to .*chmod go-w"):
+            use()
+    assert [path.name for path in state.iterdir()] == ["something"]
+
+
+def test_locks_are_for_their_user_alone(tmp_path: Path) -> None:
+    """Every file that is made to hold a lock has mode 0600, whatever the umask."""
+    before = os.umask(0)
+    try:
+        with RunLock(tmp_path / "state"), acting(tmp_path / "state", "home", "INBOX"):
+            pass
+        with RunLock(tmp_path / "state", file="retrain.lock"):
+            pass
+    finally:
+        os.umask(before)
+    modes = {path.name[:4]: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "state").iterdir()}
+    assert modes == {"run.": 0o600, "retr": 0o600, "fold": 0o600}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@pytest.mark.parametrize("foreign", ["state", "state/models", "state/journal.sqlite3"])
+def test_what_belongs_to_another_is_not_used(tmp_path: Path, foreign: str) -> None:
+    """Not the directory, not the models in it, not the journal: no command goes on, and nothing in it changes."""
+    state = tmp_path / "state"
+    artifact.install(tiny_model(tmp_path), state, open_scorer)
+    with Journal(state / "journal.sqlite3"):
+        pass
+    os.chown(tmp_path / foreign, 61234, 61234)
+    before = sorted(state.rglob("*"))
+    with pytest.raises(StateError, match="belongs to user 61234"):
+        if foreign.endswith("models"):
+            artifact.install(tiny_model(tmp_path, "tiny-2"), state, open_scorer)
+        else:
+            Journal(state / "journal.sqlite3")
+    assert sorted(state.rglob("*")) == before
