@@ -72,7 +72,8 @@ class _Look:
     def lessons(self) -> Iterator[Lesson]:
         began = self._journal.now()
         status, row = self._mailbox.status(self._folder), self._places.folder(self._account, self._folder)
-        before = row if row and row.uidvalidity == status.uidvalidity else None
+        fell = row is not None and 0 < status.uidnext < row.uidnext  # 0: the server tells none
+        before = row if row and row.uidvalidity == status.uidvalidity and not fell else None
         self._renumbered = row is not None and before is None
         reach = self._reach(status)
         same = before and (before.uidnext, before.modseq) == (reach, status.modseq)
@@ -134,11 +135,11 @@ class _Look:
         at = message.address
         ours = self._journal.moving(self._account, ident, mail.message_id, at.folder)
         placed = {move.new_uid for move in ours}
-        known = sum(1 for one in self._places.sightings(self._account, mail.message_id)
-                    if one.folder == at.folder and one.ident == ident and one.uid not in placed | {at.uid})
-        unplaced = sum(move.new_uid is None for move in ours)
+        unplaced = [move.opened_at for move in ours if move.new_uid is None and move.opened_at]
+        known = [one.uid for one in self._places.sightings(self._account, mail.message_id)
+                 if one.folder == at.folder and one.ident == ident and unplaced and one.at > min(unplaced)]
         taken_out = self._word(ident, mail.message_id) == "ham"  # what we had put here; so it has come back
-        if at.uid in placed or (unplaced > known and not taken_out):
+        if at.uid in placed or (len(unplaced) > len(set(known) - placed - {at.uid}) and not taken_out):
             return None
         if self._renumbered and not taken_out and (ours or self._seen_here(ident, mail.message_id)):
             return None  # it lay here before, and now under another number

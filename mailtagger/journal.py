@@ -350,6 +350,13 @@ class Journal:
         self.write("REPLACE INTO folders VALUES (?, ?, ?, ?, ?, ?)",
                     account, name, uidvalidity, uidnext, modseq, self.now())
 
+    def void(self, account: str, name: str, uidvalidity: int, first: int) -> None:
+        """The UIDs from `first` on are given out again: what had them is known by its content alone."""
+        with self.transaction():
+            for table in ("messages", "intents"):
+                self.write(f"UPDATE OR REPLACE {table} SET uidvalidity = 0 WHERE account = ? AND folder = ?"
+                           " AND uidvalidity = ? AND uid >= ?", account, name, uidvalidity, first)
+
     def record(self, account: str, address: Place, ident: str, message_id: str, score: float | None, decision: Verdict,
                flags: Iterable[str], model: str, taught: str = "") -> None:
         """The message at this address is judged; judged again, the new verdict replaces the old, the flags do not."""

@@ -46,8 +46,8 @@ class Places:
         with self._journal.transaction():
             for table in ("sightings", "marks"):
                 self._journal.write(
-                    f"DELETE FROM {table} WHERE account = ? AND folder = ? AND uidvalidity <> ?",
-                    account, name, uidvalidity,
+                    f"DELETE FROM {table} WHERE account = ? AND folder = ? AND (uidvalidity <> ? OR uid >= ?)",
+                    account, name, uidvalidity, uidnext,
                 )
             self._journal.write(
                 "DELETE FROM sightings WHERE account = ?1 AND folder = ?2 AND uid <= (SELECT uid FROM sightings"

@@ -113,10 +113,15 @@ class Watcher(Worker):
         log.warning("%s: UID %d is passed by: %s", plain(self.name), address.uid, why)
 
     def _watermark(self, job: Job, state: FolderState) -> int:
-        """The first UID to judge: what was there before the first start, or before a renumbering, is left alone."""
+        """The first UID to judge: what was there before the first start, or before a renumbering, is left alone.
+
+        A UIDNEXT that falls, as in a folder put back from a backup, is a renumbering as well: its UIDs come again.
+        """
         row = job.journal.folder(self.account.name, state.name)
         if row and row.uidvalidity == state.uidvalidity:
-            return row.uidnext
+            if row.uidnext <= state.uidnext or state.guessed:
+                return row.uidnext
+            job.journal.void(self.account.name, state.name, state.uidvalidity, state.uidnext)
         job.journal.watermark(self.account.name, state.name, state.uidvalidity, state.uidnext)
         if row:
             self._count_renumbering(job, state, row)
@@ -128,9 +133,11 @@ class Watcher(Worker):
         now = time.monotonic()
         self._renumbered = [at for at in self._renumbered if now - at < 3600] + [now]
         command = f"mailtagger scan --account {self.account.name} --folder {shlex.quote(state.name)}"
+        how = (f"UIDVALIDITY {row.uidvalidity} → {state.uidvalidity}" if row.uidvalidity != state.uidvalidity
+               else f"UIDNEXT {row.uidnext} → {state.uidnext}")
         tell(job, state.name, "numbering",
-             f"The server renumbered this folder (UIDVALIDITY {row.uidvalidity} → {state.uidvalidity}); mail that came"
-             f" just before was not judged. `{command} --since {row.checked_at:%Y-%m-%d}` looks at it.")
+             f"The server renumbered this folder ({how}); mail that came just before was not judged."
+             f" `{command} --since {row.checked_at:%Y-%m-%d}` looks at it.")
         if len(self._renumbered) >= RENUMBERINGS:
             raise MailboxError("The server renumbers this folder again and again: its messages cannot be told apart.",
                                "It is looked at again after longer and longer waits.")
