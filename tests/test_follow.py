@@ -190,6 +190,19 @@ def test_our_move_of_a_twin_is_no_word_before_its_answer_has_come(house: House) 
     assert house.look() == []
 
 
+def test_nor_where_the_server_had_filed_a_third(house: House) -> None:
+    """What lay there before we began to move is not where our move went."""
+    house.server.deliver(mail := raw("spam"), folder="Junk")
+    house.day()
+    for uid in (2, 3):
+        house.server.deliver(mail)
+        house.sweep()
+        assert house.where(mail)[0] == "Junk"
+        if uid == 3:
+            house.journal.write("UPDATE intents SET new_uid = NULL, state = 'open' WHERE new_uid = 3")
+        assert house.look() == []
+
+
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("since", ["before the first look", "since then"])
 def test_a_namesake_of_what_the_server_filed_is_no_rescue(house: House, named: bool, since: str) -> None:
