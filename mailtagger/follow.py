@@ -135,11 +135,12 @@ class _Look:
         at = message.address
         ours = self._journal.moving(self._account, ident, mail.message_id, at.folder)
         placed = {move.new_uid for move in ours}
-        unplaced = [move.opened_at for move in ours if move.new_uid is None and move.opened_at]
-        known = [one.uid for one in self._places.sightings(self._account, mail.message_id)
-                 if one.folder == at.folder and one.ident == ident and unplaced and one.at > min(unplaced)]
         taken_out = self._word(ident, mail.message_id) == "ham"  # what we had put here; so it has come back
-        if at.uid in placed or (len(unplaced) > len(set(known) - placed - {at.uid}) and not taken_out):
+        unplaced = [move.opened_at for move in ours
+                    if move.new_uid is None and move.opened_at and (move.state == "open" or not taken_out)]
+        known = {one.uid for one in self._places.sightings(self._account, mail.message_id)
+                 if one.folder == at.folder and one.ident == ident and unplaced and one.at > min(unplaced)}
+        if at.uid in placed or len(unplaced) > len(known - placed - {at.uid}):
             return None
         if self._renumbered and not taken_out and (ours or self._seen_here(ident, mail.message_id)):
             return None  # it lay here before, and now under another number

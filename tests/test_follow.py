@@ -190,6 +190,21 @@ def test_our_move_of_a_twin_is_no_word_before_its_answer_has_come(house: House) 
     assert house.look() == []
 
 
+def test_nor_where_the_other_was_marked_as_no_spam(house: House) -> None:
+    """That says nothing of where the one went that is under way."""
+    junk = house.server.folders["Junk"]
+    house.server.deliver(mail := raw("spam"))
+    house.day()
+    house.server.deliver(mail)
+    house.sweep()
+    house.journal.write("UPDATE intents SET new_uid = NULL, state = 'open' WHERE new_uid = 2")
+    under_way = junk.messages.pop(2)
+    junk.messages[1].flags |= {"$NotJunk"}
+    assert house.look() == [("ham", "keyword")]
+    junk.add(under_way)
+    assert house.look() == []
+
+
 def test_nor_where_the_server_had_filed_a_third(house: House) -> None:
     """What lay there before we began to move is not where our move went."""
     house.server.deliver(mail := raw("spam"), folder="Junk")
