@@ -64,7 +64,8 @@ BOMBS = (
 )
 PIECES = (
     b"\r\n", b"\r\n\r\n", b"\r", b"\n", b"\0", b"\x1b[31m", b"\x1b]0;x\x07", b"\xc2\x9b2J", b"\xe2\x80\xae",
-    b"\xff\xfe", b"\xed\xa0\x80", b"=?utf-8?b?", b"=?utf-7?q?+2AA-?=", b"=?", b"?=", b"=ED=A0=80", b"--b", b"--b--", b"<", b"<!--",
+    b"\xff\xfe", b"\xed\xa0\x80", b"=?utf-8?b?", b"=?utf-7?q?+2AA-?=", b"=?", b"?=", b"=ED=A0=80", b"--b",
+    b"--b--", b"<", b"<!--",
     b"<div style='display:none'>", b"</", b"&#", b"begin 644 x\r\nM\r\n", b"Content-Type: ",
     b"Content-Type: message/rfc822\r\n",
     b"Content-Type: multipart/mixed; boundary=b\r\n\r\n", b"Content-Transfer-Encoding: base64\r\n", b"charset=utf-16",

@@ -181,26 +181,6 @@ def beside(house: House, tmp_path: Path, **settings: Any) -> Bench:
 
 
 @pytest.mark.fault(49)
-def test_49_two_machines_file_the_same_mail(house: House, tmp_path: Path) -> None:
-    """Each message is moved once, and neither takes what the other did for the user's word."""
-    house.configure()
-    other = beside(house, tmp_path)
-    try:
-        both = house.start(), other.start().ready()
-        junk = set(house.drop(*(house.spam() for _ in range(12))))
-        inbox = set(house.drop(*(house.ham() for _ in range(6))))
-        both[0].until(lambda: house.inside("Junk") == junk and house.inside("INBOX") == inbox and house.settled(), 40)
-        for bench in (house.bench, other):
-            both[0].until(lambda: followed(bench, "Junk", 13))  # noqa: B023 (asked at once)
-            with bench.journal() as journal:
-                assert [lesson.label for lesson in Lessons(journal).all()] == []
-        assert not any("Traceback" in daemon.log for daemon in both)
-    finally:
-        for daemon in other.started:
-            daemon.close()
-
-
-@pytest.mark.fault(49)
 def test_49_two_machines_that_do_not_agree(house: House, tmp_path: Path) -> None:
     """What one marks as spam, and files, is not the user's word to the other, which was unsure of it."""
     house.configure(mode="observe")
