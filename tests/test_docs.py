@@ -12,6 +12,7 @@ from typer.main import get_command
 
 from mailtagger import __version__, config
 from mailtagger.cli import app
+from tests.faults.table import FAULTS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "training" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -36,7 +37,7 @@ def test_makefile_has_the_targets_that_are_named() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = {line.split()[0] for line in listed.splitlines()}
     said = "\n".join(code(page.read_text()) for page in PAGES)
-    named = set(re.findall(r"(?<![\w.])make(?: -C \S+)? ([a-z]+)\b", said))
+    named = set(re.findall(r"(?<![\w.])make(?: -C \S+)? ([a-z][a-z-]*)\b", said))
     assert {"demo", "test"} <= named <= targets
 
 
@@ -108,3 +109,20 @@ def test_user_unit_is_correct(tmp_path: Path) -> None:
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)},
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_every_fault_has_a_test_and_a_line() -> None:
+    """Each of the 82 faults is made by a test, and the table in docs/faults.md names tests that are there."""
+    sources = {path.name: path.read_text() for path in (ROOT / "tests" / "faults").glob("test_*.py")}
+    made = {int(number) for source in sources.values() for number in re.findall(r"mark\.fault\((\d+)\)", source)}
+    page = (ROOT / "docs/faults.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| .*?`(\w+\.py)::(?:\w+::)*(\w+)`", page, re.MULTILINE)
+    assert made == {int(number) for number, _, _ in rows} == set(FAULTS)
+    assert [row for row in rows if f"def {row[2]}(" not in sources.get(row[1], "")] == []
+
+
+def test_the_tests_that_keep_promises_are_there() -> None:
+    """Each file that docs/promises.md names exists."""
+    named = re.findall(r"`(tests/[\w/.]+)`", (ROOT / "docs/promises.md").read_text())
+    assert len(named) > 30
+    assert [name for name in named if not (ROOT / name).exists()] == []
