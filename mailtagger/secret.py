@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SERVICE = "mailtagger"
 COMMAND_TIMEOUT = 30.0
+PASSWORDS = re.compile("MAILTAGGER_.*_PASSWORD")
 
 
 class Owner(Protocol):
@@ -118,6 +119,7 @@ def _printed(name: str, key: str, command: Sequence[str]) -> str:
         process = subprocess.Popen(
             [str(Path(command[0]).expanduser()), *command[1:]], start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env={key: value for key, value in os.environ.items() if not PASSWORDS.fullmatch(key)},  # not its business
         )
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "not a command"
