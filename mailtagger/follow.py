@@ -1,7 +1,7 @@
 """Where is each message now? What the user has done with his mail since the last look becomes lessons.
 
-    into a folder that teaches spam   judged elsewhere before, or older than the last look: it was dragged there. What
-                                      the server itself delivers there is younger, and teaches nothing
+    into a folder that teaches spam   `dragged` tells: judged elsewhere before, or older than the last look. What the
+                                      server itself delivers there is younger, and teaches nothing
     out of it into one of ham         `rescue` tells; in watched folders `judge` asks it
     $Junk, $NotJunk and their like    where they were not shown at the last look, nor set by us, nor there on arrival
 
@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from mailtagger import rescue
-from mailtagger.apply import copies, left_alone
+from mailtagger import dragged, rescue
+from mailtagger.apply import left_alone
 from mailtagger.config import Account
 from mailtagger.decide import Word
 from mailtagger.errors import MailboxError, MailtaggerError
@@ -128,31 +128,13 @@ class _Look:
                 self._journal.moves(self._account, row.ident, message_id)
                 for row in self._journal.called(self._account, message_id)
             )
-        return before is not None or not message_id or bool(self._elsewhere(message_id))
+        return before is not None or not message_id or bool(dragged.elsewhere(self._job, message_id, self._folder))
 
     def _put_here(self, message: RawMessage, mail: Mail, ident: str, before: FolderRow | None) -> Lesson | None:
-        """The lesson that a message in a spam folder teaches, unless we or the server put it there."""
-        at = message.address
-        ours = self._journal.moving(self._account, ident, mail.message_id, at.folder)
-        placed = {move.new_uid for move in ours}
-        taken_out = self._word(ident, mail.message_id) == "ham"  # what we had put here; so it has come back
-        unplaced = [move.opened_at for move in ours
-                    if move.new_uid is None and move.opened_at and (move.state == "open" or not taken_out)]
-        known = {one.uid for one in self._places.sightings(self._account, mail.message_id)
-                 if one.folder == at.folder and one.ident == ident and unplaced and one.at > min(unplaced)}
-        if at.uid in placed or len(unplaced) > len(known - placed - {at.uid}):
-            return None
-        if self._renumbered and not taken_out and (ours or self._seen_here(ident, mail.message_id)):
-            return None  # it lay here before, and now under another number
-        judged = [row for row in self._elsewhere(mail.message_id) if row.ident == ident]
-        if self._by_another(message.flags, judged, ident, mail.message_id):
-            return None
-        left = [row for row in judged if not self._copies(row.folder, mail, ident)]
-        if judged and len(left) <= len(placed & set(self._copies(at.folder, mail, ident))):
-            return None  # it still lies where it was judged, or where we put it: this one was delivered here
-        if not judged and not _older(message, before):
-            return None
-        return self._lesson(message, mail, ident, "spam", "moved", judged[-1] if judged else None)
+        """The lesson that a message in a spam folder teaches, if its user put it there."""
+        drag = dragged.find(self._job, self._mailbox, self._places, message, ident, mail.message_id, before,
+                            self._renumbered)
+        return self._lesson(message, mail, ident, "spam", "moved", drag.judged) if drag else None
 
     def _rescued(self, message: RawMessage, mail: Mail, ident: str, before: FolderRow | None) -> Lesson | None:
         """The lesson that a message teaches which came here out of a spam folder."""
@@ -161,20 +143,6 @@ class _Look:
             return None
         known = self._journal.known(self._account, ident, mail.message_id)
         return self._lesson(message, mail, ident, "ham", "moved", known)
-
-    def _seen_here(self, ident: str, message_id: str) -> bool:
-        """Whether this message lay here at an earlier look, under whatever number."""
-        seen = self._places.sightings(self._account, message_id)
-        return any(one.folder == self._folder and one.ident in ("", ident) for one in seen)
-
-    def _word(self, ident: str, message_id: str) -> Word | None:
-        return self._job.lessons.word(self._account, ident, message_id) if self._job.lessons else None
-
-    def _copies(self, folder: str, mail: Mail, ident: str) -> list[int]:
-        return copies(self._mailbox, folder, mail.message_id, identify, ident)
-
-    def _elsewhere(self, message_id: str) -> list[Judged]:
-        return [row for row in self._journal.called(self._account, message_id) if row.folder != self._folder]
 
     def _note(
         self, heads: Sequence[tuple[Head, str]], found: Mapping[int, tuple[str, Lesson | None]]
@@ -224,19 +192,6 @@ class _Look:
         acts = self._journal.acts(self._account, at)
         ours = lower(name for act in acts if act.act == "keyword" for name in act.target.split())
         return not lower(WORDS[word]) & (lower(row.flags_before) | ours)
-
-    def _by_another(self, flags: Iterable[str], judged: Iterable[Judged], ident: str, message_id: str) -> bool:
-        """Whether a mailtagger with another journal called it spam, and so marked or filed it; unless the user has had
-        a word on it since."""
-        mark = self._job.keywords.spam.lower()
-        if mark not in lower(flags) or (
-            self._job.lessons and self._job.lessons.word(self._account, ident, message_id)
-        ):
-            return False
-        return not any(
-            act.act == "keyword" and act.state == "done" and mark in act.target.lower().split()
-            for row in judged for act in self._journal.acts(self._account, row)
-        )
 
     def _still_here(self, uids: Iterable[int]) -> set[int]:
         """Those that nobody has taken away while they were read: where they are now they say something else."""
@@ -296,11 +251,3 @@ def _tell(lesson: Lesson) -> None:
     log.info("%s/%s %s learned as %s (%s); said before: %s", lesson.account, plain(lesson.folder), lesson.ident[:8],
              lesson.label, lesson.source, lesson.verdict or "nothing",
              extra={name: getattr(lesson, name) for name in ("account", "folder", "ident", "label", "source")})
-
-
-def _older(message: Head | RawMessage, before: FolderRow | None) -> bool:
-    """Whether the message had arrived before this folder was last looked at, so that it cannot be a delivery to it.
-
-    By the server's clock and ours, and INTERNALDATE has no fractions of a second: hence the margin.
-    """
-    return bool(before and message.arrived and message.arrived + rescue.SKEW < before.checked_at)
