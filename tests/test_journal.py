@@ -365,6 +365,36 @@ def test_a_broken_migration_changes_nothing(path: Path, monkeypatch: pytest.Monk
         assert journal._db.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'later'").fetchone()[0] == 0
 
 
+@pytest.mark.parametrize("version", range(len(MIGRATIONS)))
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_journal_of_every_earlier_format(path: Path, version: int, cut: bool) -> None:
+    """Brought up to date it has the tables of a new one; killed in the middle of that, the next start does it again."""
+    path.parent.mkdir(mode=0o700)
+    old = sqlite3.connect(path, isolation_level=None)
+    old.execute("PRAGMA journal_mode = WAL")
+    for statements in MIGRATIONS[:version]:
+        old.executescript(statements)
+    old.execute(f"PRAGMA user_version = {version}")
+    old.close()
+    if cut:
+        code = (
+            "import os, signal, sys; from pathlib import Path; from mailtagger import journal\n"
+            "class Dying(str):\n"
+            "    def split(self, *by): yield from str.split(self, *by)[:1]; os.kill(os.getpid(), signal.SIGKILL)\n"
+            "journal.MIGRATIONS = (*journal.MIGRATIONS[:-1], Dying(journal.MIGRATIONS[-1]))\n"
+            "journal.Journal(Path(sys.argv[1]))\n"
+        )
+        assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == -9
+    with Journal(path) as journal, Journal(path.parent / "new") as new:
+        tables = "SELECT type, name, tbl_name FROM sqlite_master ORDER BY type, name"
+        assert [tuple(row) for row in journal._db.execute(tables)] == [tuple(row) for row in new._db.execute(tables)]
+        for (name,) in new._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'"):
+            mine, its = (one._db.execute(f"PRAGMA table_info({name})").fetchall() for one in (journal, new))
+            assert list(map(tuple, mine)) == list(map(tuple, its))
+        assert journal._version() == len(MIGRATIONS)
+        record(journal)
+
+
 # Trouble
 
 
