@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -15,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from imapclient import IMAPClient
@@ -31,6 +33,13 @@ class Cyrus(Tool):
 
     def __init__(self, *options: str) -> None:
         super().__init__("cyrus-up", *options)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+        for directory in (self.env["CYRUS_STATE"], self._directory):
+            shutil.rmtree(directory)
 
     def stop(self) -> None:
         """An orderly end; the mail stays."""
