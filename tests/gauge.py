@@ -1,5 +1,6 @@
-"""What a process takes while it works: memory, file descriptors and threads over time, as a table and as a picture."""
+"""What a process takes while it works: memory, descriptors, threads and CPU over time, as a table and as a picture."""
 
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ class Reading:
     megabytes: float
     files: int
     threads: int
+    cpu: float = 0.0  # seconds of it, used since the process began
 
 
 class Gauge(threading.Thread):
@@ -87,6 +89,8 @@ class Gauge(threading.Thread):
             fields = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
             files = sum(1 for _ in (process / "fd").iterdir())
             kilobytes, threads = int(fields["VmRSS"].split()[0]), int(fields["Threads"])
+            ticks = (process / "stat").read_text().rpartition(")")[2].split()[11:13]  # proc(5): utime, stime
         except (OSError, KeyError):  # it has just ended
             return None
-        return Reading(time.monotonic() - self._began, kilobytes / 1024, files, threads)
+        cpu = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+        return Reading(time.monotonic() - self._began, kilobytes / 1024, files, threads, cpu)
