@@ -165,7 +165,9 @@ class Keeper:
         self.daemon.process.kill()
         self.daemon.process.wait()
         self.look(deadly=False)
-        return self.daemon.ready()
+        daemon = self.daemon
+        daemon.until(lambda: daemon.hears("READY=1"), PATIENCE)
+        return daemon
 
     def _start(self, point: str = "") -> Daemon:
         return self._bench.start_to_die(point, "--hurried")
@@ -197,7 +199,7 @@ def play(server: Any, directory: Path, seed: int, messages: int, strip: tuple[st
                 keeper.look()
             faults = weather.end()
             daemon = keeper.spare()
-            daemon.until(books.settled, PATIENCE)
+            daemon.until(books.settled, PATIENCE + 0.2 * messages)
             daemon.end()
             wrong = books.differences()
             wrong += [line for line in daemon.log.splitlines() if "this is a bug" in line]
@@ -229,7 +231,10 @@ def main() -> int:
     with running(asked.server) as server:
         for seed in range(asked.seed, asked.seed + asked.seeds):
             directory = Path(tempfile.mkdtemp(prefix=f"ledger-{seed}-"))
-            line, wrong = play(server, directory, seed, asked.messages, strip)
+            try:
+                line, wrong = play(server, directory, seed, asked.messages, strip)
+            except AssertionError as error:  # it hangs, or has ended by itself
+                line, wrong = f"seed {seed} came to no end", [f"{error}"[-1000:]]
             print(f"{asked.server} {asked.strip} {line}", *wrong, sep="\n  ", flush=True)
             if wrong:
                 failed += 1
