@@ -22,6 +22,7 @@ PART_LIMIT = 100
 DEPTH_LIMIT = 20
 TEXT_LIMIT = 1_000_000
 HTML_DEPTH_LIMIT = 1_000
+PARAMETERS_LIMIT = 4_000  # bytes of a Content-Type: the standard library's time grows with their square
 SHORT = 200  # characters: a body so short may only point at what is attached, so attached text is read as well
 RAW_LIMIT = 4_000_000  # beyond this the standard library's parser alone takes over a second
 
@@ -46,7 +47,10 @@ _TAG = re.compile(
 )
 _NESTS = (  # what opens a level, how often it may, and what is put in its place from then on
     (re.compile(rb"boundary(\s*=)", re.I), 3 * DEPTH_LIMIT, rb"x-bound\1"),
-    (re.compile(rb"^(content-type\s*:\s*)message/", re.I | re.M), PART_LIMIT, rb"\1x-message/"),
+    (re.compile(rb"(?<![^\r\n])(content-type\s*:\s*)message/", re.I), PART_LIMIT, rb"\1x-message/"),
+)
+_PARAMETERS = re.compile(
+    rb"(?<![^\r\n])content-(?:type|disposition)[ \t]*:(?:[^\r\n]++|(?:\r\n|\r|\n)[ \t])*+", re.I
 )
 _FOLD = re.compile(r"\r?\n[ \t]+")
 _EXTENSION = re.compile(r"\.([a-z0-9]{1,5})\s*$", re.I)
@@ -167,8 +171,14 @@ def _without_envelope(raw: bytes) -> bytes:
 
 
 def _flattened(raw: bytes, notes: list[str]) -> bytes:
-    """Return raw with the boundaries and messages beyond the limit left undeclared: the parser recurses once a level
-    and scans each line against all open boundaries, so a thousand levels cost seconds and then a RecursionError."""
+    """Return raw without what the standard library's parser takes seconds for, or a RecursionError.
+
+    It recurses once a level and scans each line against all open boundaries: beyond the limit none is declared.
+    """
+    short = _PARAMETERS.sub(lambda field: field[0][:PARAMETERS_LIMIT], raw)
+    if len(short) < len(raw):
+        raw = short
+        notes.append("header cut")
     for declares, limit, instead in _NESTS:
         declared = [m.start() for m in declares.finditer(raw)]
         if len(declared) > limit:

@@ -153,8 +153,12 @@ def test_mail_that_says_nothing_says_so(raw: bytes) -> None:
         b"Subject: x\n\n" + b"a" * 20_000_000,
         b"Subject: x\n\n" + b"www . " * 200_000,
         b"Subject: x\n\n" + b"x @ y . " * 100_000,
+        b"Content-Type: message/rfc822\n\n" * 1000,
+        b"Content-Type: text/plain" + b"; a*0*=utf-8''b" * 200_000 + b"\n\nx",
+        b"Content-Disposition: inline" + b";\r a=b" * 300_000 + b"\r\rx",
     ],
-    ids=["1000 levels", "10,000 parts", "deep HTML", "long header", "one long line", "URLs", "addresses"],
+    ids=["1000 levels", "10,000 parts", "deep HTML", "long header", "one long line", "URLs", "addresses",
+         "1000 messages", "parameters", "parameters over lines"],
 )
 def test_bombs_are_bounded(raw: bytes) -> None:
     """What an attacker repeats is cut, so that no message takes long; the bound is lax, for slow machines."""
