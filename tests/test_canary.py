@@ -262,10 +262,20 @@ def lived(place: Place, server: Dovecot, form: str, evidence: Evidence) -> None:
 
 
 @pytest.fixture(scope="module")
-def evidence(server: Dovecot, tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+def evidence(server: Dovecot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evidence]:
     """What a life with all commands leaves behind."""
+    place = Place(tmp_path_factory.mktemp("canary"))
+    try:
+        yield gathered(server, place)
+    finally:
+        for daemon in place.started:
+            daemon.close()
+
+
+def gathered(server: Dovecot, place: Place) -> Evidence:
+    """The evidence of two daemons and of every command, in this order."""
     server.empty()
-    evidence, place = Evidence(), Place(tmp_path_factory.mktemp("canary"))
+    evidence = Evidence()
     before = os.umask(0o077)  # as the command does
     artifact.install(place.model, place.state, open_scorer)
     os.umask(before)
