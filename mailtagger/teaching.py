@@ -5,6 +5,7 @@
     ham       watched folders, what the server marks as \\Archive, and `teach_ham`: for mail that comes out of the first
 """
 
+import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Protocol
@@ -57,7 +58,8 @@ def named(folder: str, patterns: Iterable[str]) -> bool:
     names = {"/".join(levels), "/".join(levels[1:]) if levels[0] == "inbox" and levels[1:] else "inbox"} - {
         "inbox" if levels != ["inbox"] else ""
     }
-    return any(fnmatchcase(name, "/".join(_levels(pattern))) for pattern in patterns for name in names)
+    wanted = [re.sub(r"[\[?]", r"[\g<0>]", "/".join(_levels(pattern))) for pattern in patterns]  # only * is special
+    return any(fnmatchcase(name, pattern) for pattern in wanted for name in names)
 
 
 def _levels(folder: str) -> list[str]:

@@ -28,3 +28,11 @@ def test_three_lists() -> None:
     names = ("Bad/Seen", "Bad", "Both", "Friends", "Off", "Bad/Maybe", "bad.seen", "INBOX.Friends", "Archive", "INBOX")
     words = [teaches(chosen, FolderInfo(name, frozenset()), "Junk") for name in names]
     assert words == ["spam", None, "spam", "ham", None, None, "spam", "ham", None, "ham"]
+
+
+@pytest.mark.parametrize("name", ["[Gmail]/Wichtig", "Really?", "a [b"])
+def test_only_the_asterisk_is_special(name: str) -> None:
+    """A bracket or question mark in a folder's name is itself, so that Gmail's folders can be named."""
+    assert teaches(account(teach_ham=[name]), FolderInfo(name, frozenset()), "Junk") == "ham"
+    assert teaches(account(teach_ham=["Really?", "[ab]"]), FolderInfo("Reallyx", frozenset()), "Junk") is None
+    assert teaches(account(teach_ham=["[ab]"]), FolderInfo("a", frozenset()), "Junk") is None
