@@ -29,6 +29,7 @@ class Word:
     at: float
     label: str
     place: tuple[str, int, int] | None = None  # of a mark: where the message was
+    end: float = field(default_factory=time.time)  # by when the server had carried it out
 
 
 @dataclass
@@ -208,7 +209,7 @@ class Books:
             return any((row["folder"], row["uidvalidity"], row["uid"]) == word.place for row in judged)
         if word.label == "spam":
             ours = self.rows("SELECT * FROM intents WHERE ident = ?1 AND act = 'move' AND state = 'done'"
-                             " AND opened_at < ?2 AND closed_at > ?2", ident, word.at)
+                             " AND opened_at < ?2 AND closed_at > ?3", ident, word.end, word.at)
             return any(row["folder"] != "Junk" for row in judged) and not ours  # else it may have been our own move
         return bool(self.rows(
             "SELECT uid FROM sightings WHERE folder = 'Junk' AND ident = ?1 AND at < ?2 UNION SELECT uid FROM intents"
