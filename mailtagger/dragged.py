@@ -46,7 +46,7 @@ def find(
     if renumbered and not taken_out and (ours or any(one.ident in ("", ident) for one in sightings)):
         return None  # it lay here before, and now under another number
     judged = [row for row in elsewhere(job, message_id, at.folder) if row.ident == ident]
-    if not word and _by_another(job, message.flags, judged):
+    if not word and by_another(job, message.flags, judged):
         return None
 
     def lying(folder: str) -> Collection[int]:
@@ -65,7 +65,7 @@ def elsewhere(job: Job, message_id: str, folder: str) -> list[Judged]:
     return [row for row in job.journal.called(job.account.name, message_id) if row.folder != folder]
 
 
-def _by_another(job: Job, flags: Iterable[str], judged: Iterable[Judged]) -> bool:
+def by_another(job: Job, flags: Iterable[str], judged: Iterable[Judged]) -> bool:
     """Whether a mailtagger with another journal called it spam, and so marked or filed it."""
     mark = job.keywords.spam.lower()
     return mark in lower(flags) and not any(

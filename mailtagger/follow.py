@@ -174,15 +174,24 @@ class _Look:
         for start in range(0, len(new), CHUNK):
             part = new[start : start + CHUNK]
             clear = {uid: word for uid, word in part if said.get(uid) == [word]}  # both at once say nothing
-            lessons = [
-                self._lesson(message, parse(message.raw), identify(message.raw), clear[message.address.uid], "keyword",
-                             self._journal.judged(self._account, message.address))
-                for message in (self._mailbox.fetch(sorted(clear)) if clear else ())
-            ]
+            lessons = []
+            for message in self._mailbox.fetch(sorted(clear)) if clear else ():
+                with self._passing_by(message):
+                    if lesson := self._marked(message, clear[message.address.uid]):
+                        lessons.append(lesson)
             with self._journal.transaction():
                 news = [lesson for lesson in lessons if self._job.lessons and self._job.lessons.learn(lesson)]
                 self._places.remark(self._account, state.name, state.uidvalidity, new=part)
             yield from news
+
+    def _marked(self, message: RawMessage, word: Word) -> Lesson | None:
+        """The lesson that a new mark teaches, unless another mailtagger has set it."""
+        mail, ident = parse(message.raw), identify(message.raw)
+        row = self._journal.judged(self._account, message.address)
+        told = self._job.lessons and self._job.lessons.word(self._account, ident, mail.message_id)
+        if word == "spam" and not told and dragged.by_another(self._job, message.flags, [row] if row else []):
+            return None
+        return self._lesson(message, mail, ident, word, "keyword", row)
 
     def _is_word(self, state: FolderState, uid: int, word: Word, before: FolderRow | None) -> bool:
         at = Address(state.name, state.uidvalidity, uid)

@@ -125,7 +125,7 @@ class House:
     def configure(self, by: Any = None, *others: dict[str, Any], **settings: Any) -> Path:
         """alice's account in the configuration, reached by way of `by` (a proxy, or the server itself)."""
         own = {"connect_timeout": 5, "read_timeout": 5, "poll_seconds": 1} | settings
-        top = {key: own.pop(key) for key in ("log", "keywords", "model", "neutral", "keywords_teach") if key in own}
+        top = {key: own.pop(key) for key in ("log", "keywords", "model") if key in own}
         return self.bench.configure(account(by or self.server, **own), *others, **top)
 
     def start(self, **environment: str) -> Daemon:

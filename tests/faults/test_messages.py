@@ -101,7 +101,6 @@ def test_57_over_fifty_megabytes(house: House) -> None:
 # 58
 
 
-@pytest.mark.quick
 @pytest.mark.fault(58)
 def test_58_nul_and_eight_bits(house: House) -> None:
     """No exception: what the server takes is judged, and moved where it is spam."""
@@ -140,7 +139,6 @@ def test_59_hardly_a_message(house: House) -> None:
 # 60
 
 
-@pytest.mark.quick
 @pytest.mark.fault(60)
 def test_60_nested_and_split_without_end(house: House) -> None:
     """1,000 levels, 10,000 parts, a boundary that is never closed: judged within seconds, and no RecursionError."""
@@ -157,7 +155,6 @@ def test_60_nested_and_split_without_end(house: House) -> None:
 # 61
 
 
-@pytest.mark.quick
 @pytest.mark.fault(61)
 def test_61_broken_encodings(house: House) -> None:
     """Unknown and wrong charsets, broken base64 and encoded words, lone surrogates: log and journal survive them."""
@@ -206,7 +203,6 @@ def test_62_lines_of_any_kind(house: House, form: str) -> None:
 # 63
 
 
-@pytest.mark.quick
 @pytest.mark.fault(63)
 def test_63_bombs(house: House) -> None:
     """Zip and HTML bombs, a million words, what makes patterns go back and forth: judged within seconds."""
@@ -235,7 +231,6 @@ def test_63_bombs(house: House) -> None:
 # 64
 
 
-@pytest.mark.quick
 @pytest.mark.fault(64)
 @pytest.mark.parametrize("form", ["plain", "json"])
 def test_64_line_ends_and_escapes_in_headers(house: House, form: str) -> None:
@@ -307,7 +302,6 @@ def test_65_a_lesson_from_a_message_that_cannot_be_judged(house: House) -> None:
 # 66
 
 
-@pytest.mark.quick
 @pytest.mark.fault(66)
 def test_66_folders_whose_names_come_as_literals(house: House) -> None:
     r"""Names with a quote, a backslash, braces: watched, filed into and followed like any other."""
@@ -332,7 +326,6 @@ def test_66_folders_whose_names_come_as_literals(house: House) -> None:
 # 67
 
 
-@pytest.mark.quick
 @pytest.mark.fault(67)
 @pytest.mark.parametrize(
     "news", [r"* 1 FETCH (FLAGS (\Seen $Junk))", "* 7 EXISTS", "* 3 RECENT", "* 99 FETCH (UID 99 FLAGS ())"],
