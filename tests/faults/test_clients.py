@@ -377,18 +377,18 @@ def test_52_sieve_marks_and_files(bench: Bench) -> None:
     """A Sieve script that sets $Junk, or files into Junk, teaches nothing."""
     with Tool("dovecot-up") as server:
         for house in kept(server, bench):
-            script = Path(server.env["MAIL_ROOT"]) / "alice" / "active.sieve"
-            script.write_text('require ["imap4flags", "fileinto"];\n'
-                              'if header :contains "Subject" "prize" { fileinto "Junk"; } else { addflag "$Junk"; }\n')
-            owner = Path(server.env["MAIL_ROOT"]).stat()
-            os.chown(script, owner.st_uid, owner.st_gid)
+            root = Path(server.env["MAIL_ROOT"])
             house.configure()
             daemon = house.start()
             daemon.until(lambda: followed(bench, "Junk", 1))
+            script = root / "alice" / "active.sieve"
+            script.write_text('require ["imap4flags", "fileinto"];\n'
+                              'if header :contains "Subject" "prize" { fileinto "Junk"; } else { addflag "$Junk"; }\n')
+            os.chown(script, root.stat().st_uid, root.stat().st_gid)
             contents = [house.ham(), house.spam(), house.ham(), house.spam()]
             for content in contents:
                 house.expects(content)
-                subprocess.run([Path(server.env["MAIL_ROOT"]).parent / "deliver", "alice"], input=content, check=True)
+                subprocess.run([root.parents[1] / "deliver", "alice"], input=content, check=True)
             daemon.until(lambda: len(house.inside("Junk")) == 2 and followed(bench, "Junk", 3))  # noqa: B023
             daemon.until(lambda: house.rows("SELECT COUNT(*) FROM marks") == [(2,)])  # noqa: B023
             assert lessons(house) == []
