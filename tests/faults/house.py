@@ -178,11 +178,13 @@ class House:
                 if (only and name != only) or b"\\noselect" in {flag.lower() for flag in flags}:
                     continue
                 client.select_folder(name, readonly=True)
-                for data in client.fetch(client.search(), ["BODY.PEEK[]", "FLAGS"]).values():
-                    if data[b"BODY[]"] is None:  # moved away since the search
-                        continue
-                    kept = {flag.decode() for flag in data[b"FLAGS"]} - {"\\Recent"}
-                    yield name, id_of(data[b"BODY[]"]), data[b"BODY[]"], kept
+                uids = client.search()
+                for start in range(0, len(uids), 1000):  # Dovecot takes no longer list
+                    for data in client.fetch(uids[start : start + 1000], ["BODY.PEEK[]", "FLAGS"]).values():
+                        if data[b"BODY[]"] is None:  # moved away since the search
+                            continue
+                        kept = {flag.decode() for flag in data[b"FLAGS"]} - {"\\Recent"}
+                        yield name, id_of(data[b"BODY[]"]), data[b"BODY[]"], kept
 
     def where(self) -> dict[str, str]:
         """id → folder, once nothing moves any more; a message that is in two places fails."""

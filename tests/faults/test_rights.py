@@ -31,10 +31,10 @@ def limited(request: pytest.FixtureRequest, bench: Bench) -> Iterator[House]:
             server.empty()
         with server.client("alice") as alice:
             alice.create_folder("Lists")
-        yield from kept(server, bench)
         if request.param == "cyrus":
             for folder in ("INBOX", "Junk", "Lists"):
-                rights(server, folder, "lrswipkxtecdan")
+                open_.callback(rights, server, folder, "lrswipkxtecdan")
+        yield from kept(server, bench)
 
 
 def rights(cyrus: Cyrus, folder: str, letters: str) -> None:
@@ -70,7 +70,7 @@ def test_36_read_only_folder(limited: House, letters: str) -> None:
                                 "home/Lists: The server keeps no keywords of ours in this folder") if say in daemon.log)
     [one] = house.drop(house.spam(), folder="Lists")
     [other] = house.drop(house.spam())
-    daemon.until(lambda: house.inside("Junk") == {other} and house.settled())
+    daemon.until(lambda: house.inside("Junk") == {other})
     daemon.until(lambda: len(house.rows("SELECT uid FROM messages")) == 2)
     connections, tries = proxy.count, len(tap.commands(TRIES))
     time.sleep(QUIET)
@@ -143,13 +143,14 @@ def test_38_spam_folder_over_quota(house: House, strip: list[str]) -> None:
     daemon = house.bench.start_with(SOON_AGAIN).ready()  # still no room
     before = len(tap.commands(TRIES))
     daemon.until(lambda: len(tap.commands(TRIES)) >= before + 2)
-    assert daemon.log.count("tried again later") == 1
+    assert daemon.log.count("tried again later") == 2  # what stands is said at each start
     proxy.rules.pop()
     daemon.until(lambda: house.inside("Junk") == ids and house.settled())
     daemon.until(lambda: noted(house, "move") == [])
 
 
-NO_KEYWORDS = ("server", "sub", r"(PERMANENTFLAGS \([^)]*?) ?\\\*\)", r"\1)")
+SYSTEM_FLAGS = r"PERMANENTFLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)"
+NO_KEYWORDS = ("server", "sub", r"PERMANENTFLAGS \([^)]*\)", SYSTEM_FLAGS)
 
 
 @pytest.mark.quick
