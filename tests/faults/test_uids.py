@@ -144,9 +144,9 @@ def stored(house: House, count: int, folder: str = "INBOX", every: int = 2) -> l
     """So many short messages; only every nth UID is left."""
     user = house.user()
     ids = []
-    for start in range(0, count * every, 500):
+    for start in range(0, count * every, 600):
         batch = {f"{folder}-{number}": message("Lunch on Tuesday?", f"{folder}-{number}")
-                 for number in range(start, min(start + 500, count * every))}
+                 for number in range(start, min(start + 600, count * every))}
         user.multiappend(folder, list(batch.values()))
         ids += list(batch)[every - 1 :: every]
         house.expects(*(batch[id_] for id_ in list(batch)[every - 1 :: every]))
