@@ -183,7 +183,6 @@ def test_32_prefix_and_dots(prefixed_house: House) -> None:
     assert {name for (name,) in house.rows("SELECT name FROM folders")} == {"INBOX", "INBOX.Lists.python"}
 
 
-@pytest.mark.quick
 @pytest.mark.fault(32)
 def test_32_a_prefix_that_this_server_lacks(house: House) -> None:
     """Names from another server's configuration work here as well; of one that does not exist the error says which."""
@@ -194,7 +193,6 @@ def test_32_a_prefix_that_this_server_lacks(house: House) -> None:
     assert "no folder INBOX.Nowhere for alice. There are: Archive, " in daemon.log
 
 
-@pytest.mark.quick
 @pytest.mark.fault(33)
 def test_33_special_use_in_lower_case(house: House) -> None:
     """The spam folder is found by its attribute in whatever case, be it called as it may."""
