@@ -8,15 +8,18 @@ meanwhile is measured by the monotonic clock, so that each job is looked at here
 import time
 from datetime import UTC, datetime
 
+from apscheduler.executors.debug import DebugExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 
 class Clock(BackgroundScheduler):  # type: ignore[misc]
-    """Runs jobs at intervals, each at most once at a time; one that waits longer than its interval is due now."""
+    """Runs jobs at intervals, one at a time; one that waits longer than its interval is due now."""
 
     def __init__(self) -> None:
+        # The jobs are short and run in the clock's own thread: the end of the program would wait for a pool's threads.
         super().__init__(
-            timezone=UTC, job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
+            timezone=UTC, executors={"default": DebugExecutor()},
+            job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
         )
         self._began = time.time() - time.monotonic()
 

@@ -113,7 +113,7 @@ class Daemon:
                 self._reload()
         finally:
             self._systemd.stopping()
-            self._clock.shutdown(wait=False)
+            self._clock.pause()  # shutdown() would wait for a job that waits for the journal
             _end([*self._watchers.values(), *self._followers.values()])
         if isinstance(news, MailtaggerError):
             raise news

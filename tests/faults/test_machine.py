@@ -4,7 +4,6 @@ import random
 import shutil
 import signal
 import sqlite3
-import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,7 +147,7 @@ def test_71_power_lost_while_the_last_commit_is_written(house: House, point: str
     die_at(house, point)
     log = house.bench.directory / "state" / (FILE + "-wal")
     content = log.read_bytes()
-    *_, before, last = 32, 32, *commits(content)
+    *_, before, last = 0, 0, *commits(content)
     log.write_bytes(content[: random.randint(before, last)])
     ledger(house)
 
@@ -223,7 +222,7 @@ def written(path: Path) -> tuple[bytes, bytes]:
 
 def frames(log: bytes) -> Iterator[tuple[int, bool]]:
     """(end, whether it ends a transaction) of each valid frame (SQLite's file format, 4.1)."""
-    size, salts = struct.unpack(">I", log[8:12])[0], log[16:24]
+    size, salts = int.from_bytes(log[8:12]), log[16:24]
     for start in range(32, len(log), 24 + size):
         if log[start + 8 : start + 16] != salts:
             return

@@ -18,7 +18,7 @@ from mailtagger.journal import FILE, Journal
 from mailtagger.lessons import Lesson, Lessons
 from mailtagger.score import open_scorer
 from tests.faults.house import House
-from tests.running import Daemon, account
+from tests.running import SOON, Daemon, account
 from tests.tiny_model import tiny_model
 
 FAKETIME = next(Path("/usr/lib").glob("**/faketime/libfaketimeMT.so.1"), None)
@@ -85,7 +85,7 @@ def test_76_the_clock_is_set(house: House, clock: Set, jump: int, idle: bool) ->
         [one] = house.drop(house.spam())
         daemon.until(lambda one=one: one in house.inside("Junk") and house.settled())  # type: ignore[misc]
         promote(house, name)
-        daemon.until(lambda name=name: f"model {name} scores from now on" in daemon.log)  # type: ignore[misc]
+        daemon.until(lambda name=name: f"model {name} scores from now on" in daemon.log, 3 * SOON)  # type: ignore[misc]
     assert cpu(daemon) - before < 8
     assert "ERROR" not in daemon.log
     assert house.rows("SELECT count(*) FROM lessons") == [(0,)]
