@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mailtagger.apply import Mailbox, copies
 from mailtagger.imap import RawMessage
 from mailtagger.imap_syntax import lower
-from mailtagger.journal import FolderRow, Judged
+from mailtagger.journal import GONE, FolderRow, Judged
 from mailtagger.judge import Job
 from mailtagger.parse import identify
 from mailtagger.places import Places
@@ -66,10 +66,11 @@ def elsewhere(job: Job, message_id: str, folder: str) -> list[Judged]:
 
 
 def by_another(job: Job, flags: Iterable[str], judged: Iterable[Judged]) -> bool:
-    """Whether a mailtagger with another journal called it spam, and so marked or filed it."""
+    """Whether a mailtagger with another journal called it spam, and so marked or filed it; what was gone when we looked
+    may bear our own mark, whose answer was lost."""
     mark = job.keywords.spam.lower()
     return mark in lower(flags) and not any(
-        act.act == "keyword" and act.state == "done" and mark in act.target.lower().split()
+        act.act == "keyword" and (act.state == "done" or act.why == GONE) and mark in act.target.lower().split()
         for row in judged for act in job.journal.acts(job.account.name, row)
     )
 

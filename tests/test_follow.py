@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mailtagger import follow
 from mailtagger.errors import TryLater
-from mailtagger.journal import Journal
+from mailtagger.journal import GONE, Journal
 from mailtagger.lessons import Lessons
 from mailtagger.parse import identify
 from mailtagger.pipeline import Outcome, open_folder, settle, sweep
@@ -401,6 +401,19 @@ def test_the_users_word_outlasts_another_scan(house: House) -> None:
 
 
 # What may happen in between
+
+
+def test_a_mark_of_ours_whose_answer_was_lost_is_nobody_elses(journal: Journal) -> None:
+    """Spam that was marked, moved on before that was known, and dragged into Junk is the user's word."""
+    house = House(journal, mode="observe")
+    house.day()
+    house.server.deliver(mail := raw("spam"))
+    house.day()
+    journal.write("UPDATE intents SET state = 'failed', why = ? WHERE act = 'keyword'", GONE)
+    house.drag(mail, "Archive")
+    house.day()
+    house.drag(mail, "Junk")
+    assert house.day() == [("spam", "moved")]
 
 
 def test_after_renumbering_nothing_is_learned_twice_and_nothing_filed_again(house: House) -> None:
