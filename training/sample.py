@@ -2,10 +2,10 @@
 
     python -m training.sample
 
-Both parts are drawn from `default`: what is rehearsed from its training rows, the hold-out from its validation rows, so
-that the packaged model has learned none of it, and the test rows stay what the tables of RESULTS.md are made on. One
-mail of each near-duplicate group, none with a label known to be wrong; ham and spam in fixed numbers, kinds of mail by
-the root of theirs as far as they go, and within a kind every source in turn.
+Both parts are drawn from `default`: what is rehearsed from its training rows and everyday mail, the hold-out from its
+validation rows, so that the packaged model has learned none of it, and the test rows stay what the tables of RESULTS.md
+are made on. One mail of each near-duplicate group, none with a label known to be wrong; ham and spam in fixed numbers,
+kinds of mail by the root of theirs as far as they go, and within a kind every source in turn.
 """
 
 import argparse
@@ -23,6 +23,8 @@ from mailtagger.clean import RULES_HASH
 from mailtagger.replay import FILE
 from training import prepare
 from training.balance import kind
+from training.everyday import rows as everyday
+from training.examples import EVERYDAY, SEED
 from training.labels import wrong
 from training.splits import Row, split
 
@@ -44,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = split("default", prepare.load(chosen.data))
     lines = [json.dumps({"cleaning": RULES_HASH, "about": "see training/sample.py"})]
     told: set[str] = set()  # two long mails may differ only where the model does not read
-    for held_out, part, sizes in ((True, rows.valid, HELD_OUT), (False, rows.train, REHEARSED)):
+    learned = [*rows.train, *everyday(EVERYDAY, SEED)]
+    for held_out, part, sizes in ((True, rows.valid, HELD_OUT), (False, learned, REHEARSED)):
         single = list({row.group: row for row in part if row.document.key not in left_out}.values())
         for label, size in zip(("ham", "spam"), sizes, strict=True):
             found = drawn([row for row in single if row.document.label == label], size)
