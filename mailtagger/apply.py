@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 from mailtagger.decide import Verdict
 from mailtagger.errors import MailboxError
 from mailtagger.imap import CannotMove, FolderState, Moved
-from mailtagger.journal import GONE, Act, Intent, Journal
+from mailtagger.journal import GONE, UNSEEN, Act, Intent, Journal
 from mailtagger.places import Places
 from mailtagger.state import acting
 
@@ -181,9 +181,9 @@ def _look(
             return replace(intent, why="it was copied, and the original cannot be removed")
         return _close(journal, [intent], "done", new={intent.uid: copy})[0]
     if not here:
-        # At another UID it has come back: it was moved, and the user was faster than our looking.
+        # At another UID it is back, out of the spam folder or from where the user had put it: not to be moved again.
         back = moving and mailbox.locate(state.name, intent.message_id, digest, intent.ident)
-        return _close(journal, [intent], *(("done", "") if back else ("failed", GONE)))[0]
+        return _close(journal, [intent], *(("done", UNSEEN) if back else ("failed", GONE)))[0]
     if left_alone(flags[intent.uid]) or not_junk(flags[intent.uid]):
         return _close(journal, [intent], "failed", "somebody marked it as deleted, draft or not junk")[0]
     if moving and target is None:

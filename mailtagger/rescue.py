@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from mailtagger.apply import Mailbox, copies
 from mailtagger.imap import RawMessage
-from mailtagger.journal import Journal
+from mailtagger.journal import UNSEEN, Journal
 from mailtagger.parse import identify
 from mailtagger.places import Places, Sighting
 
@@ -50,6 +50,8 @@ def find(
     out = [folder for folder in put if len(copies(mailbox, folder, message_id, identify, ident)) < put[folder]]
     if not out:
         return None
+    if all(move.why == UNSEEN for move in moves) and not sighted:
+        return Back(teaches=False)  # the user may have moved it away and back before our own move came to anything
     last = max(time for folder in out for time in seen[folder])
     if any(move.target == here.folder and move.closed_at and move.closed_at >= last for move in moves):
         return Back(teaches=False)  # `undo` put it into this folder, which the server has renumbered since

@@ -11,7 +11,7 @@ from mailtagger.config import Keywords
 from mailtagger.decide import Decision
 from mailtagger.errors import MailboxError, StateError, TryLater
 from mailtagger.imap import Address, FolderState
-from mailtagger.journal import Intent, Journal
+from mailtagger.journal import UNSEEN, Intent, Journal
 from mailtagger.parse import identify
 from mailtagger.places import Places
 from tests.fakes import MemoryMailbox
@@ -287,7 +287,7 @@ def test_a_rescue_before_we_looked_is_still_a_rescue(mailbox: MemoryMailbox, jou
     with pytest.raises(TryLater):
         perform(mailbox, journal, [move], identify)
     mailbox.server.user_moves(1, "Junk", "INBOX")
-    assert looked(mailbox, journal) == [("move", "done", "")]
+    assert looked(mailbox, journal) == [("move", "done", UNSEEN)]
     assert len(journal.moves("home", move.ident, move.message_id)) == 1
     assert len(mailbox.server.raws("INBOX")) == 1
 

@@ -403,6 +403,18 @@ def test_the_users_word_outlasts_another_scan(house: House) -> None:
 # What may happen in between
 
 
+def test_away_and_back_while_our_move_waits_teaches_nothing_and_is_not_filed(house: House) -> None:
+    """The spam folder is full; the user puts the mail into the archive and back: nobody knows that it was no rescue."""
+    house.server.folders["Junk"].refuse = "[OVERQUOTA] full"
+    house.server.deliver(mail := raw("spam"))
+    house.day()
+    house.drag(mail, "Archive")
+    house.drag(mail, "INBOX")
+    house.server.folders["Junk"].refuse = ""
+    assert house.day() == house.day() == []
+    assert (house.taught(), house.where(mail)[0]) == ([], "INBOX")
+
+
 def test_a_mark_of_ours_whose_answer_was_lost_is_nobody_elses(journal: Journal) -> None:
     """Spam that was marked, moved on before that was known, and dragged into Junk is the user's word."""
     house = House(journal, mode="observe")
