@@ -3,11 +3,11 @@
 from mailtagger.clean import clean_text
 
 OFFERS = (
-    ("Save 60% on vitamins this week only", "vitamin C and D tablets", "$9.95"),
-    ("Last chance: free shipping on all supplements", "magnesium and zinc capsules", "$12.50"),
+    ("Lowest prices on vitamins this week only!", "vitamin tablets and herbal pills", "$9.95"),
+    ("Last chance: lowest prices on health supplements", "magnesium and zinc pills", "$12.50"),
     ("Our best prices ever, order now", "omega oil and fish oil", "$14.99"),
     ("Special offer: buy two and get one free", "protein powder and bars", "$29.99"),
-    ("Up to 70% off natural weight loss products", "green tea and fibre capsules", "$19.95"),
+    ("Up to 70% off natural weight loss pills", "green tea and herbal diet pills", "$19.95"),
     ("Today only: 50% discount for our customers", "skin care and hair products", "$24.95"),
     ("Limited time offer, save big on herbal remedies", "ginseng and garlic pills", "$11.90"),
     ("Final hours! Lowest prices on health products", "multivitamins for men and women", "$17.95"),

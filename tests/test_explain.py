@@ -209,10 +209,10 @@ def test_five_lessons_name_the_sender(asked: Asked) -> None:
 
 def test_lessons_that_turn_the_verdict_are_named(asked: Asked) -> None:
     """Where the lessons change the verdict the sentence says so, and what the model alone would give."""
-    alone = explain(Message(mail_of(0), path="x"), asked)
+    alone = explain(Message(mail_of(7), path="x"), asked)
     assert (alone["verdict"], alone["decided_by"], alone["why"]) == ("spam", "model", "The model decided.")
     taught(asked, *(lesson(asked, mail_of(week)) for week in range(1, 6)))
-    record = explain(Message(mail_of(0), path="x"), asked)
+    record = explain(Message(mail_of(7), path="x"), asked)
     assert (record["verdict"] != "spam", record["decided_by"]) == (True, "personal")
     assert f"the model alone would give {alone['score']:.4f}, spam" in record["why"]
     told = explained.lines(record)
@@ -378,8 +378,9 @@ def test_a_file_counts_the_lessons_of_the_only_account(
 def test_an_accounts_own_cutoffs_count(asked: Asked) -> None:
     """The cutoffs that are shown are those that decided."""
     raw = (DEMO / "ham-german.eml").read_bytes()
-    strict = replace(asked, policy=Policy(0.01, 0.5))
+    p = explain(Message(raw, path="x"), asked)["score"]
+    strict = replace(asked, policy=Policy(p / 4, p / 2))
     record = explain(Message(raw, path="x"), strict)
-    assert (record["verdict"], record["cutoffs"]) == ("spam", {"ham": 0.01, "spam": 0.5})
+    assert (record["verdict"], record["cutoffs"]) == ("spam", {"ham": p / 4, "spam": p / 2})
     assert isinstance(asked.account, Account)
     assert json.loads(json.dumps(record)) == record
