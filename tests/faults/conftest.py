@@ -51,7 +51,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             for name, value in getattr(report, "user_properties", ()):
                 if name == "fault":
                     rows.append((*value, result))
-    write(Path(path), rows)
+    if rows:
+        write(Path(path), rows)
     terminalreporter.write_line(f"{path}: {len({row[0] for row in rows})} of {len(FAULTS)} faults")
 
 
