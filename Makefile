@@ -57,7 +57,7 @@ build/corpora/about.json: mailtagger/clean.py mailtagger/parse.py | $(VENV)/trai
 	$(STAGE).prepare
 
 build/lm/complete: build/corpora/about.json
-	$(STAGE).lm --general-minutes 35 --mail-minutes 50 --resume $(BF16)
+	$(STAGE).lm --general-minutes 55 --general-characters 200000000 --mail-minutes 95 --resume $(BF16)
 	@touch $@
 
 build/models/cross-%/meta.json: build/lm/complete
