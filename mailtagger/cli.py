@@ -99,6 +99,8 @@ def main() -> None:
     except Exception as error:  # Python would print what it says, and that may quote a mail
         print(f"mailtagger: this is a bug in mailtagger\n{log.trace(error)}", file=sys.stderr)
         sys.exit(1)
+    finally:
+        log.end()
 
 
 def _version(wanted: bool) -> None:

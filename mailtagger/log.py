@@ -64,3 +64,14 @@ def start(level: str = "warning", form: str = "plain") -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for chatty in ("apscheduler", "imapclient"):  # imapclient logs whole commands at debug
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def end() -> None:
+    """What standard error would not take is given up, or Python would end with a status of its own (120)."""
+    try:
+        if sys.stderr:
+            sys.stderr.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)

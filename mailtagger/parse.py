@@ -153,7 +153,10 @@ def identify(raw: bytes) -> str:
         name, _, value = line.partition(b":")
         if name.strip().lower() in (b"message-id", b"date", b"from", b"to", b"subject"):
             kept.append(name.strip().lower() + b":" + b" ".join(value.split()))
-    digest = hashlib.sha256(b"\n".join(sorted(kept)) + b"\n\n" + body.rstrip(b"\n"))
+    body = body.rstrip(b"\n")
+    if not kept and not body:
+        body = head.rstrip(b"\n")  # or all messages of unknown headers alone would be the same one
+    digest = hashlib.sha256(b"\n".join(sorted(kept)) + b"\n\n" + body)
     return digest.hexdigest()
 
 

@@ -17,6 +17,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
+
 NEW_FILES, NEW_NAMES, NEW_IPC, NEW_USER, NEW_NET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x40000000
 NAMESPACES = 0x7E020080  # all of CLONE_NEW*
 PDEATHSIG, CAPBSET_DROP, NO_NEW_PRIVS, SET_MDWE, CAP_AMBIENT, CLEAR_ALL = 1, 24, 38, 65, 47, 4
@@ -68,7 +70,9 @@ def mount(source: str, target: str, kind: str = "", flags: int = BIND, data: str
 def hide(unit: dict[str, list[str]], state: Path) -> None:
     """The file systems as the service sees them: read-only but for its state, and much of them empty."""
     assert unit["ProtectSystem"] == ["strict"]
-    interpreter = os.open(sys.base_prefix, os.O_PATH)  # a service's is never in a home; here it may be
+    hidden = ("/root/", "/home/", "/tmp/", "/var/tmp/")  # a service's program is never there; here it may be
+    ours = dict.fromkeys(path for path in (sys.base_prefix, sys.prefix, str(ROOT)) if path.startswith(hidden))
+    program = {path: os.open(path, os.O_PATH) for path in ours}
     kept = os.open(state, os.O_PATH)
     names = ("null", "zero", "full", "random", "urandom", "tty")
     devices = {name: os.open(f"/dev/{name}", os.O_PATH) for name in names}
@@ -83,9 +87,9 @@ def hide(unit: dict[str, list[str]], state: Path) -> None:
     for name, descriptor in devices.items():
         Path("/dev", name).touch()
         mount(f"/proc/self/fd/{descriptor}", f"/dev/{name}")
-    if sys.base_prefix.startswith(("/root/", "/home/", "/tmp/")):
-        Path(sys.base_prefix).mkdir(parents=True)
-        mount(f"/proc/self/fd/{interpreter}", sys.base_prefix)
+    for path, descriptor in program.items():
+        Path(path).mkdir(parents=True, exist_ok=True)
+        mount(f"/proc/self/fd/{descriptor}", path)
     mount(f"/proc/self/fd/{kept}", str(state))
     mount("proc", "/proc", "proc", NO_SUID, "hidepid=invisible" if unit["ProtectProc"] == ["invisible"] else "")
     for path in ("/proc/sys", "/proc/sysrq-trigger", "/proc/kmsg"):
@@ -96,7 +100,7 @@ def hide(unit: dict[str, list[str]], state: Path) -> None:
         own = point in ("/tmp", "/var/tmp", "/proc", str(state)) or point.startswith("/dev")
         if not own and Path(point).exists():  # what lies below an empty one is out of reach
             mount("", point, "", READ_ONLY | REMOUNT | BIND)
-    for descriptor in (interpreter, kept, *devices.values()):
+    for descriptor in (*program.values(), kept, *devices.values()):
         os.close(descriptor)
 
 

@@ -176,6 +176,12 @@ def test_ident_survives_the_way_and_not_a_change() -> None:
 
 
 @pytest.mark.skipif(not TORTURE.exists(), reason="needs MAILTAGGER_CORPORA, a directory with mime_torture/")
+def test_headers_alone_that_say_nothing_are_told_apart() -> None:
+    """Two messages without a body and without any header of identity are two."""
+    assert identify(b"X-Test: a\r\n") != identify(b"X-Test: b\r\n")
+    assert identify(b"X-Test: a\r\n") == identify(b"X-Test: a\n\n")
+
+
 def test_the_torture_set_is_read_in_time() -> None:
     """Every file of the set: no exception, and at most 50 ms of CPU time a message, best of three."""
     parse(b"Subject: \xff\n\n\xff\xfe")  # the charset detector loads its tables once

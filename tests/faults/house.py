@@ -251,7 +251,8 @@ class House:
         moves = self.rows(
             "SELECT message_id, count(*) FROM intents WHERE act = 'move' AND state = 'done' GROUP BY ident, message_id"
         )
-        assert [move for move in moves if move[1] > 1 and move[0] not in self.twins] == [], "moved twice"
+        twice = [move for move in moves if move[1] > 1 and move[0] not in self.twins]
+        assert not twice, f"moved twice: {twice}"
 
     def close(self) -> None:
         self._open.close()

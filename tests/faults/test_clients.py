@@ -350,7 +350,7 @@ def test_52_a_filter_marks_it_on_arrival(house: House, mark: str) -> None:
     store(house, house.ham(), mark)
     store(house, house.spam(), mark)
     daemon.until(lambda: house.rows("SELECT COUNT(*) FROM messages") == [(2,)])
-    daemon.until(lambda: house.rows("SELECT COUNT(*) FROM marks") in ([(2,)], [(1,)]))
+    daemon.until(lambda: house.rows("SELECT COUNT(*) FROM marks") >= [(2,)])  # our own may be among them
     assert lessons(house) == []
 
 

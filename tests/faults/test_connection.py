@@ -70,7 +70,7 @@ def test_01_server_killed_in_a_fetch(house: House) -> None:
             proxy.throttle, proxy.frozen = 0, False
     daemon.ready()
     daemon.until(lambda: house.moved(8))
-    daemon.until(lambda: house.rows("SELECT uidnext FROM folders") == [(41,)])
+    daemon.until(lambda: house.rows("SELECT uidnext FROM folders") == house.rows("SELECT MAX(uid) + 1 FROM messages"))
     assert [(len(uids), read(tap, start) & uids) for uids, start in known] == [(25, set()), (25, set())]
     assert house.inside("Junk") == {id_ for id_ in ids if id_.startswith("spam")}
     assert house.lessons() == []
@@ -137,7 +137,8 @@ def test_04_move_done_and_its_answer_lost(house: House) -> None:
 
 @pytest.mark.fault(4)
 def test_04_it_went_on_before_anyone_looked(house: House) -> None:
-    """The user takes it out of Junk before the daemon is back: it stays where he put it, and is ham."""
+    """The user takes it out of Junk before the daemon is back: it stays where he put it, and as nobody saw that it had
+    been moved, it teaches nothing."""
     proxy = house.proxy(("reply", "cut", "UID MOVE"))
     house.configure(proxy)
     daemon = house.start()
@@ -152,7 +153,7 @@ def test_04_it_went_on_before_anyone_looked(house: House) -> None:
     assert house.inside("INBOX") == {one}
     assert house.settled()
     assert proxy.rules[0].seen == 1
-    assert house.lessons() == [("ham", "moved")]
+    assert house.lessons() == []
 
 
 @pytest.mark.fault(5)

@@ -207,7 +207,7 @@ def test_46_same_message_in_two_watched_folders(house: House) -> None:
     daemon.until(lambda: len(house.rows("SELECT uid FROM messages")) == 2 and house.settled())
     assert house.rows("SELECT folder FROM messages ORDER BY folder") == [("INBOX",), ("Label",)]
     assert len(set(house.rows("SELECT score, verdict, model FROM messages"))) == 1
-    assert daemon.log.count(" by tiny-") == 2
+    daemon.until(lambda: daemon.log.count(" by tiny-") == 2)
     assert house.rows("SELECT count(*) FROM lessons") == [(0,)]
 
 
