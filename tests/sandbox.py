@@ -71,8 +71,9 @@ def hide(unit: dict[str, list[str]], state: Path) -> None:
     """The file systems as the service sees them: read-only but for its state, and much of them empty."""
     assert unit["ProtectSystem"] == ["strict"]
     hidden = ("/root/", "/home/", "/tmp/", "/var/tmp/")  # a service's program is never there; here it may be
-    ours = dict.fromkeys(path for path in (sys.base_prefix, sys.prefix, str(ROOT)) if path.startswith(hidden))
-    program = {path: os.open(path, os.O_PATH) for path in ours}
+    ours = {path for path in (sys.base_prefix, sys.prefix, str(ROOT)) if path.startswith(hidden)}
+    program = {path: os.open(path, os.O_PATH) for path in ours
+               if not any(path.startswith(f"{other}/") for other in ours)}
     kept = os.open(state, os.O_PATH)
     names = ("null", "zero", "full", "random", "urandom", "tty")
     devices = {name: os.open(f"/dev/{name}", os.O_PATH) for name in names}
