@@ -111,7 +111,9 @@ print(json.dumps({
     "program": tried(lambda: open(ROOT + "/mailtagger/evil.py", "w").close()),
     "state": tried(lambda: open(STATE + "/mine", "w").close()),
     "mode": oct(os.stat(STATE + "/mine").st_mode & 0o777),
-    "tmp": os.listdir("/tmp"), "home": [name for name in os.listdir("/root") if not name.startswith(".pyenv")],
+    "tmp": [name for name in os.listdir("/tmp") if not ROOT.startswith("/tmp/" + name + "/")],
+    "home": [name for name in os.listdir("/root")
+             if not name.startswith(".pyenv") and not ROOT.startswith("/root/" + name + "/")],
     "devices": sorted(os.listdir("/dev")),
     "init": tried(lambda: os.listdir("/proc/1")),
     "sysctl": tried(lambda: open("/proc/sys/kernel/hostname", "w").close()),
