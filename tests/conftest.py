@@ -1,5 +1,6 @@
 """Fixtures that more than one file of tests uses."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,15 @@ from tests.running import Bench
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults", choices=("quick", "all"), default="quick", help="which of tests/faults to run")
     parser.addoption("--faults-table", metavar="FILE", help="write the table of the faults that were run")
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """The command sets it; where a test calls that in its own process, the next test must not have it."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="session")

@@ -184,6 +184,7 @@ def main() -> None:
     network = NEW_NET if unit.get("PrivateNetwork") == ["yes"] else 0
     check(libc.unshare(NEW_FILES | NEW_NAMES | NEW_IPC | network), "unshare")
     mount("", "/", "", RECURSIVE | PRIVATE)
+    os.umask(0o022)  # systemd's own, for the directories that it makes
     hide(unit, state)
     os.umask(int(unit["UMask"][0], 8))
     os.nice(int(unit["Nice"][0]))
