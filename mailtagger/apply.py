@@ -43,6 +43,7 @@ class Mailbox(Protocol):
 
     @property
     def moves_whole(self) -> bool: ...
+    def poll(self) -> tuple[int, int]: ...
     def flags(self, uids: Iterable[int]) -> dict[int, frozenset[str]]: ...
     def add_keywords(self, uids: Iterable[int], names: Iterable[str]) -> set[int]: ...
     def move(self, uids: Iterable[int], target: str) -> Moved: ...
@@ -214,6 +215,14 @@ def _has_equals(journal: Journal, intent: Intent) -> bool:
         and (row.folder != intent.folder or (row.uidvalidity == intent.uidvalidity and row.uid != intent.uid))
         for row in journal.called(intent.account, intent.message_id)
     )
+
+
+def standing(mailbox: Mailbox, uids: Iterable[int]) -> dict[int, frozenset[str]]:
+    """UID → flags of those that are still there; until it is asked for news, a server tells what it has told before."""
+    if not (uids := list(uids)):
+        return {}
+    mailbox.poll()
+    return mailbox.flags(uids)
 
 
 def copies(

@@ -180,8 +180,6 @@ def scan(
 @contextmanager
 def _mailbox(settings: "Settings", name: str | None, folder: str) -> "Iterator[tuple[Account, Mailbox]]":
     """The account that is meant, connected: the one that is named, the only one, or the only one with this folder."""
-
-
     _known_account(settings, name)
     candidates = [account for account in settings.accounts if name in (None, account.name)]
     if len(candidates) > 1:
@@ -358,7 +356,6 @@ def undo(
     as_json: Json = False,
 ) -> None:
     """Take back what mailtagger did with mail, by default its last batch: folder and keywords as they were before."""
-
     from mailtagger import past
     from mailtagger import undo as undoing
     from mailtagger.journal import UNDO
@@ -405,7 +402,6 @@ def learn(
     as_json: Json = False,
 ) -> None:
     """Learn in bulk from mail that you have sorted; WHAT is folder:NAME, file:PATH, or either alone."""
-
     from mailtagger import starting
     from mailtagger.decide import Policy
     from mailtagger.journal import FILE, Journal

@@ -11,11 +11,11 @@ where something has changed. Nothing here changes anything on the server: the fo
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from mailtagger import dragged, rescue
-from mailtagger.apply import left_alone
+from mailtagger.apply import left_alone, standing
 from mailtagger.config import Account
 from mailtagger.decide import Word
 from mailtagger.errors import MailboxError, MailtaggerError
@@ -149,7 +149,8 @@ class _Look:
     ) -> Iterator[Lesson]:
         """Commits what was seen together with what it teaches."""
         news = []
-        here = self._still_here(uid for uid, (_, lesson) in found.items() if lesson)
+        # Those that somebody has taken away while they were read say something else where they are now.
+        here = standing(self._mailbox, (uid for uid, (_, lesson) in found.items() if lesson))
         with self._journal.transaction():
             for head, message_id in heads:
                 ident, lesson = found.get(head.address.uid, ("", None))
@@ -201,13 +202,6 @@ class _Look:
         acts = self._journal.acts(self._account, at)
         ours = lower(name for act in acts if act.act == "keyword" for name in act.target.split())
         return not lower(WORDS[word]) & (lower(row.flags_before) | ours)
-
-    def _still_here(self, uids: Iterable[int]) -> set[int]:
-        """Those that nobody has taken away while they were read: where they are now they say something else."""
-        if not (uids := list(uids)):
-            return set()
-        self._mailbox.poll()  # until it is asked for news, a server tells of what it has shown before
-        return set(self._mailbox.flags(uids))
 
     @contextmanager
     def _passing_by(self, message: RawMessage) -> Iterator[None]:

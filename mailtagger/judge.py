@@ -20,8 +20,7 @@ from mailtagger.config import Account, Keywords
 from mailtagger.decide import UNFAMILIAR, By, Decision, Policy, Verdict, Word, decide, log_odds_of
 from mailtagger.errors import MailtaggerError
 from mailtagger.imap import Address, FolderState, Mailbox, RawMessage
-from mailtagger.journal import FAILED as FAILED
-from mailtagger.journal import Intent, Journal, Judged
+from mailtagger.journal import FAILED, Intent, Journal, Judged
 from mailtagger.lessons import Lesson, Lessons, Source, shortened
 from mailtagger.parse import Mail, identify, parse
 from mailtagger.personal import Personal, terms

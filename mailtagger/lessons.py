@@ -142,13 +142,15 @@ class Lessons:
     def rebase(self, model: str, log_odds: Callable[[str], float]) -> int:
         """How many lessons start from this model's word now, and no longer from that of the one before; those whose
         text is gone keep what they have. What a retrained model has learned would otherwise count twice."""
-        with self._lock:
-            stale = [lesson for lesson in self.all() if lesson.text and lesson.base_of != model]
-            bases = [(log_odds(lesson.text or ""), lesson.id) for lesson in stale]
+        stale = self._journal.rows(
+            _lesson, "SELECT * FROM lessons WHERE cleaned IS NOT NULL AND base_of <> ? ORDER BY id", model
+        )
+        bases = [(log_odds(lesson.text or ""), lesson.id) for lesson in stale]  # seconds, in which others may learn
+        if bases:
             with self._journal.transaction():
                 for base, id_ in bases:
                     self._journal.write("UPDATE lessons SET base = ?, base_of = ? WHERE id = ?", base, model, id_)
-        return len(stale)
+        return len(bases)
 
     def prune(self, keep_text: timedelta, now: datetime | None = None) -> int:
         """How many texts went because they are older than that; what the personal layer has learned of them stays."""
@@ -182,7 +184,7 @@ class Lessons:
         """(lessons, id of the newest, models whose word they start from): no two sets of lessons in one file have the
         same, as ids never return."""
         return self._journal.rows(
-            _stand, "SELECT COUNT(*) AS count, COALESCE(MAX(id), 0) AS last,"
+            _triple, "SELECT COUNT(*) AS count, COALESCE(MAX(id), 0) AS last,"
             " COALESCE(GROUP_CONCAT(DISTINCT base_of), '') AS models FROM lessons WHERE account = ?", account
         )[0]
 
@@ -196,7 +198,7 @@ def _label(label: Label) -> Label:
     return label
 
 
-def _stand(count: int, last: int, models: str) -> tuple[int, int, str]:
+def _triple(count: int, last: int, models: str) -> tuple[int, int, str]:
     return count, last, models
 
 

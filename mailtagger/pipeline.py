@@ -18,8 +18,8 @@ from mailtagger.decide import Verdict
 from mailtagger.errors import MailboxError
 from mailtagger.imap import FolderState, Mailbox
 from mailtagger.imap_syntax import lower
-from mailtagger.journal import Intent
-from mailtagger.judge import FAILED, Job, Judgement, judge
+from mailtagger.journal import FAILED, Intent
+from mailtagger.judge import Job, Judgement, judge
 from mailtagger.parse import identify
 from mailtagger.report import plain
 
@@ -111,7 +111,8 @@ def sweep(
         judged = list(judge(job, mailbox, place.state, uids[start : start + CHUNK]))
         seen += len(judged)
         taught = job.taught
-        here = _now(mailbox, [one for one in judged if one.lesson])  # who took one away again has had another word
+        # Who took one away again has had another word.
+        here = apply.standing(mailbox, (one.address.uid for one in judged if one.lesson))
         with journal.transaction():
             for one in filter(lambda one: one.fresh, judged):
                 journal.record(account, one.address, one.ident, one.message_id, one.decision.score, one.decision,
@@ -178,19 +179,11 @@ def _performed(job: Job, mailbox: Mailbox, intents: Sequence[Intent]) -> Sequenc
 
 def _spared(mailbox: Mailbox, judged: Sequence[Judgement]) -> list[Judgement]:
     """Those whose user has had a word since they were read: seconds, where they are many."""
-    now = _now(mailbox, judged)
+    now = apply.standing(mailbox, [one.address.uid for one in judged])
     return [
         one for one in judged if (flags := now.get(one.address.uid))
-        and (apply.left_alone(flags) or lower(flags) & apply.NOT_JUNK - lower(one.flags))
+        and (apply.left_alone(flags) or apply.not_junk(lower(flags) - lower(one.flags)))
     ]
-
-
-def _now(mailbox: Mailbox, judged: Sequence[Judgement]) -> dict[int, frozenset[str]]:
-    """UID → flags of those that are still there; until it is asked for news, a server tells what it has told before."""
-    if not judged:
-        return {}
-    mailbox.poll()
-    return mailbox.flags(one.address.uid for one in judged)
 
 
 def _target(job: Job, mailbox: Mailbox) -> str | None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from mailtagger.decide import Policy, Word
 from mailtagger.harvest import Harvest, evenly, shares
-from mailtagger.journal import Journal
-from mailtagger.judge import EMPTY, FAILED, Scores, lesson_of, opinion
+from mailtagger.journal import FAILED, Journal
+from mailtagger.judge import EMPTY, Scores, lesson_of, opinion
 from mailtagger.lessons import LESSONS, Lesson, Lessons
 from mailtagger.parse import identify, parse
 

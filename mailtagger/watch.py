@@ -14,8 +14,8 @@ from mailtagger.config import Account
 from mailtagger.decide import decide
 from mailtagger.errors import MailboxError, StateError
 from mailtagger.imap import Address, FolderState, Mailbox
-from mailtagger.journal import FolderRow
-from mailtagger.judge import FAILED, Job
+from mailtagger.journal import FAILED, FolderRow
+from mailtagger.judge import Job
 from mailtagger.pipeline import Outcome, Place, tell
 from mailtagger.report import plain
 from mailtagger.worker import STUCK_LONGEST, Backoff, Door, Worker

@@ -12,8 +12,8 @@ from mailtagger import watch, worker
 from mailtagger.config import Account
 from mailtagger.errors import ConfigError, LoginRefused, MailboxError, StateError, TryLater
 from mailtagger.imap import Address
-from mailtagger.journal import Journal
-from mailtagger.judge import FAILED, Job
+from mailtagger.journal import FAILED, Journal
+from mailtagger.judge import Job
 from mailtagger.pipeline import Outcome
 from mailtagger.watch import Watcher
 from mailtagger.worker import Backoff, Door
