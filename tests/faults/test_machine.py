@@ -75,19 +75,25 @@ def judged(house: House) -> int:
 # SIGTERM and SIGKILL
 
 
-@pytest.mark.fault(69)
-def test_69_terminated_at_random_moments(house: House) -> None:
-    """Status 0 within five seconds, every time; in sum exactly one act a message."""
+def at_random_moments(house: House, times: int) -> Iterator[Daemon]:
+    """A daemon at work on twelve new messages, so often, each time at another moment; the seed is printed."""
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
     draw = random.Random(seed)
     house.configure(brake={"messages": 1000})
     watched(house)
-    for _ in range(32):
+    for _ in range(times):
         load(house, 12)
         daemon = begun(house)
         time.sleep(draw.uniform(0, 0.8))
-        assert daemon.end() < 5, f"seed {seed}"
+        yield daemon
+
+
+@pytest.mark.fault(69)
+def test_69_terminated_at_random_moments(house: House) -> None:
+    """Status 0 within five seconds, every time; in sum exactly one act a message."""
+    for daemon in at_random_moments(house, 32):
+        assert daemon.end() < 5
     ledger(house)
 
 
@@ -111,15 +117,7 @@ def test_70_killed_round_the_move(house: House, point: str) -> None:
 @pytest.mark.fault(70)
 def test_70_killed_again_and_again(house: House) -> None:
     """Killed at random moments, a dozen times in a row: exactly one act a message."""
-    seed = random.randrange(1 << 30)
-    print(f"seed {seed}")
-    draw = random.Random(seed)
-    house.configure(brake={"messages": 1000})
-    watched(house)
-    for _ in range(12):
-        load(house, 12)
-        daemon = begun(house)
-        time.sleep(draw.uniform(0, 0.8))
+    for daemon in at_random_moments(house, 12):
         daemon.process.kill()
         daemon.process.wait()
     ledger(house)
