@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch", reason="needs the [train] extra: make .venv
 from safetensors.torch import save_file  # noqa: E402
 
 from mailtagger.ulmfit import tokenizer, train  # noqa: E402
+from mailtagger.ulmfit.batching import batches, padded, rows, windows  # noqa: E402
 from mailtagger.ulmfit.model import (  # noqa: E402
     Classifier,
     Dropouts,
@@ -35,20 +36,20 @@ def test_a_padded_batch_gives_what_single_rows_give() -> None:
     torch.manual_seed(0)
     model, some = Classifier(TINY, Dropouts()).eval(), documents()
     with torch.no_grad():
-        alone = torch.cat([model(*train.padded([d])) for d in some])
-        together = model(*train.padded(some))
+        alone = torch.cat([model(*padded([d])) for d in some])
+        together = model(*padded(some))
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 
 def test_a_row_of_the_stream_goes_on_where_it_ended() -> None:
     """Windows put together give each row of the stream, and rows put together the stream."""
     stream = np.arange(1000, dtype=np.uint16)
-    data = train.rows(stream, 4)
+    data = rows(stream, 4)
     ends = [0]
-    for at, length in train.windows(data.shape[1], 20, np.random.default_rng(0)):
+    for at, length in windows(data.shape[1], 20, np.random.default_rng(0)):
         assert at == ends[-1]
         ends.append(at + length)
-    assert ends[-1] >= data.shape[1] - 2
+    assert ends[-1] == data.shape[1] - 1  # the last piece is a target only
     assert len({b - a for a, b in pairwise(ends)}) > 1  # BPTT is variable
     assert data.flatten().tolist() == stream.tolist()
 
@@ -118,24 +119,10 @@ def test_an_epoch_draws_documents_by_their_weight() -> None:
     assert 80 <= len(seen) <= 80 + 4 * 40
 
 
-def test_slanted_triangular_rate() -> None:
-    """Rises to 1 at the cut and falls to 1/32 at the end."""
-    assert train.slanted(0.1) == pytest.approx(1)
-    assert train.slanted(0) == pytest.approx(1 / 32) == pytest.approx(train.slanted(1))
-    assert train.slanted(0.05) > train.slanted(0.01)
-
-
-def test_gradual_unfreezing_starts_at_the_head() -> None:
-    """Each stage adds one layer, at a rate 2.6 times lower."""
-    parts = train.stages(Classifier(TINY, Dropouts()), 1.0)
-    assert [len(groups) for groups in parts] == [1, 2, 3, 4]
-    assert [g["scale"] for g in parts[-1]] == pytest.approx([2.6**-i for i in range(4)])
-
-
 def test_batches_hold_every_document_once() -> None:
     """Sorted by length, shuffled, none lost, none doubled."""
     lengths = [len(d) for d in documents(100)]
-    found = train.batches(lengths, 100, np.random.default_rng(0))
+    found = batches(lengths, 100, np.random.default_rng(0))
     assert sorted(i for chosen in found for i in chosen) == list(range(100))
 
 
@@ -144,7 +131,7 @@ def test_a_language_model_learns_and_its_encoder_serves_a_classifier(tmp_path: P
     torch.manual_seed(0)
     stream = np.tile(np.arange(4, 24, dtype=np.uint16), 600)
     model, file = LanguageModel(TINY, Dropouts().scaled(0.0)), tmp_path / "lm.safetensors"
-    before = train.evaluate_language_model(model, stream[:2000])
+    before = train.evaluate_language_model(model, stream[:2000]).perplexity
     plan = train.Schedule(minutes=0.2, epochs=3, rate=1e-2, batch=16, bptt=20)
     after = train.fit_language_model(model, stream, stream[:2000], plan, file, lambda line: None)
     assert after < before / 2

@@ -132,7 +132,7 @@ def main() -> None:
             train.Schedule(minutes=chosen.minutes, epochs=chosen.epochs, rate=chosen.rate, bf16=chosen.bf16),
             lambda line: print(line, flush=True),
             noise(frozenset(pieces.piece_to_id(mark) for mark in tokenizer.STRUCTURE)),
-            unfrozen=chosen.start is not None,
+            unfreezing_scheme="full" if chosen.start else "gradual",
         )
     left_out = wrong()
     valid = list({row.group: row for row in rows.valid if row.document.key not in left_out}.values())

@@ -1,9 +1,10 @@
 """Stage 1 and 2 of ULMFiT: the tokeniser, a language model of general text, then of mail.
 
-    python -m training.lm --general-minutes 60 --mail-minutes 120 [--bf16] [--start DIR] [--resume]
+    python -m training.lm --general-minutes 60 --mail-minutes 120 [--bf16] [--backward] [--start DIR] [--resume]
 
 Needs the cache of `training.prepare`; writes build/lm/{tokenizer.model,general.safetensors,mail.safetensors,log.txt}
 and stages.json, which says what is complete, and under which cleaning rules: under others `--resume` begins anew.
+`--backward` reads every text from its end, with the tokeniser that is there; its files are called *-backward.
 Only the training part of the labelled corpora is read, without its labels.
 """
 
@@ -59,6 +60,7 @@ def main() -> None:
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--resume", action="store_true", help="keep what is complete, go on from the last checkpoint")
     options.add_argument("--start", type=Path, metavar="DIR", help="go on from DIR's general model and tokeniser")
+    options.add_argument("--backward", action="store_true", help="from the last piece to the first (ULMFiT §3.3)")
     options.add_argument("--bf16", action="store_true", help="multiply in bf16, on a processor that can")
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
@@ -90,7 +92,7 @@ def main() -> None:
     shuffle(mails)
     shuffle(prose)
     file = LM / "tokenizer.model"
-    if "tokenizer" not in done:
+    if "tokenizer" not in done and not chosen.backward:
         tokenizer.train((text[:3000] for text in (labelled[::3] + unlabelled[::5] + prose[::20])), file)
         for stale in LM.glob("*.safetensors"):
             stale.unlink()  # of another vocabulary
@@ -103,6 +105,7 @@ def main() -> None:
         ("general", prose, chosen.general_minutes, 4e-3),
         ("mail", mails, chosen.mail_minutes, 3e-3),
     ):
+        stage += "-backward" * chosen.backward
         checkpoint = LM / f"{stage}.safetensors"
         if checkpoint.exists():
             model.load_state_dict(load_file(checkpoint))
@@ -112,6 +115,8 @@ def main() -> None:
         log(f"== {stage}: {len(texts):,} documents, {minutes} minutes at most")
         plan = train.Schedule(minutes=minutes, epochs=4, rate=rate, bf16=chosen.bf16)
         valid, stream = tokenizer.stream(pieces, texts[:held]), tokenizer.stream(pieces, texts[held:])
+        if chosen.backward:
+            valid, stream = valid[::-1], stream[::-1]
         log(f"{len(stream):,} tokens to train on")
         train.fit_language_model(model, stream, valid, plan, checkpoint, log)
         complete(stage)

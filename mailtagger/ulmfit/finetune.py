@@ -26,10 +26,12 @@ from sentencepiece import SentencePieceProcessor
 from torch.nn import functional as F
 
 from mailtagger.artifact import REFERENCE, TOKENIZER, WEIGHTS, Artifact
-from mailtagger.ulmfit import train
+from mailtagger.ulmfit import unfreezing
+from mailtagger.ulmfit.batching import batches, padded
 from mailtagger.ulmfit.export import export, linear_part
 from mailtagger.ulmfit.linear import BUCKETS, Linear, bounded, terms
 from mailtagger.ulmfit.model import Classifier, Dropouts, Sizes
+from mailtagger.ulmfit.schedules import slanted
 from mailtagger.ulmfit.tokenizer import cut
 
 Floats = NDArray[np.float64]
@@ -155,10 +157,10 @@ def _fit(
     wanted = torch.tensor(np.concatenate([np.array(lessons.spam, float), _sigmoid(before)]), dtype=torch.float32)
     chances = np.asarray(lessons.weights, np.float64) / np.sum(lessons.weights)
     order = _endless(len(old), rng)
-    parts, done = train.stages(model, RATE), 0
+    ranked, done = unfreezing.groups(unfreezing.layers(model), RATE, 2.6), 0
     for layers, share in STAGES:
-        groups = parts[-1 if layers is None else min(layers, len(parts)) - 1]
-        learning = {id(p) for group in groups for p in group["params"]}  # type: ignore[attr-defined]
+        groups = ranked[:layers]
+        learning = {id(p) for group in groups for p in group["params"]}
         for p in model.parameters():
             p.requires_grad_(id(p) in learning)
         optimizer = torch.optim.AdamW([{**group} for group in groups], betas=(0.8, 0.99), weight_decay=0.01)
@@ -168,11 +170,11 @@ def _fit(
         count = round(steps * share)
         for step in range(count):
             for group in optimizer.param_groups:
-                group["lr"] = RATE * group["scale"] * train.slanted(step / count)
+                group["lr"] = RATE * group["scale"] * slanted(step / count)
             chosen = rng.choice(len(documents), mine, p=chances).tolist()
             chosen += [len(documents) + next(order) for _ in range(BATCH - mine)] if old else []
             limit = int(rng.choice((96, 144, 384), p=(0.5, 0.3, 0.2)))  # as in train.fit_classifier
-            logits = model(*train.padded([cut(everything[i], limit * 2 // 3, limit // 3) for i in chosen]))
+            logits = model(*padded([cut(everything[i], limit * 2 // 3, limit // 3) for i in chosen]))
             loss = F.binary_cross_entropy_with_logits(logits, wanted[chosen])
             optimizer.zero_grad()
             loss.backward()
@@ -186,9 +188,9 @@ def _fit(
 def _logits(model: Classifier, documents: Sequence[Sequence[int]], tell: Callable[[float], None]) -> Floats:
     model.eval()
     out, done = np.zeros(len(documents)), 0
-    for chosen in train.batches([len(d) for d in documents], 8192, None):
+    for chosen in batches([len(d) for d in documents], 8192, None):
         if chosen:
-            out[chosen] = model(*train.padded([documents[i] for i in chosen])).double().numpy()
+            out[chosen] = model(*padded([documents[i] for i in chosen])).double().numpy()
         done += len(chosen)
         tell(done / max(len(documents), 1))
     return out

@@ -7,12 +7,14 @@ what single rows give.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 State = list[tuple[Tensor, Tensor]]
+Pooling = Literal["concat", "last", "mean"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,13 @@ class Sizes:
     embedding: int = 192
     hidden: int = 384
     layers: int = 2
+
+
+SIZES = {  # of everything but the vocabulary
+    "tiny": Sizes(embedding=16, hidden=24),  # for trying a stage out
+    "compact": Sizes(),
+    "full": Sizes(embedding=400, hidden=1152, layers=3),  # ULMFiT's and fastai's
+}
 
 
 @dataclass(frozen=True)
@@ -106,13 +115,25 @@ class Encoder(nn.Module):
                 x = self.between(x)
         return x, after
 
+    def read(self, ids: Tensor, window: int, learn: int) -> Tensor:
+        """Features (B, T, E) of long texts, `window` steps at a time, the state carried: BPTT for text classification
+        (ULMFiT §3.3). Gradients reach back over the windows that hold the last `learn` steps, which bounds memory."""
+        parts: list[Tensor] = []
+        state: State | None = None
+        for at in range(0, ids.shape[1], window):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and at + window > ids.shape[1] - learn):
+                x, state = self(ids[:, at : at + window], state)
+            parts.append(x)
+        return torch.cat(parts, 1)
+
 
 class LanguageModel(nn.Module):
-    """Encoder and a softmax tied to the embedding."""
+    """Encoder and a softmax whose weights are the embedding's (tied: Inan et al. 2016, arXiv 1611.01462) or its own."""
 
-    def __init__(self, sizes: Sizes, drop: Dropouts) -> None:
+    def __init__(self, sizes: Sizes, drop: Dropouts, tied: bool = True) -> None:
         super().__init__()
         self.encoder = Encoder(sizes, drop)
+        self.decoder = None if tied else nn.Parameter(self.encoder.embedding.weight.detach().clone())
         self.bias = nn.Parameter(torch.zeros(sizes.vocabulary))
         self.output = VariationalDropout(drop.output)
 
@@ -121,49 +142,69 @@ class LanguageModel(nn.Module):
         raw, after = self.encoder(ids, state)
         return raw, self.output(raw), after
 
+    def logits(self, features: Tensor) -> Tensor:
+        """features (…, E) → logits over the whole vocabulary (…, V)."""
+        return F.linear(features, self._weight(), self.bias)
+
+    def _weight(self) -> Tensor:
+        return self.encoder.embedding.weight if self.decoder is None else self.decoder
+
     def loss(self, features: Tensor, targets: Tensor, sampled: int = 0) -> Tensor:
         """Mean cross entropy in nats; over `sampled` random pieces and the batch's own if sampled > 0.
 
         A sampled softmax halves a CPU step; it is biased, so validation always uses the whole vocabulary.
         """
-        weight, bias = self.encoder.embedding.weight, self.bias
+        weight, bias = self._weight(), self.bias
         x, y = features.reshape(-1, features.shape[-1]), targets.reshape(-1)
         if sampled:
-            chosen = torch.unique(torch.cat([y, torch.randint(len(bias), (sampled,))]))
+            chosen = torch.unique(torch.cat([y, torch.randint(len(bias), (sampled,), device=y.device)]))
             y = torch.searchsorted(chosen, y)
             weight, bias = weight[chosen], bias[chosen]
         return F.cross_entropy(F.linear(x, weight, bias), y)
 
 
 class Head(nn.Module):
-    """Concat pooling's two dense layers, each after batch norm and dropout."""
+    """Two dense layers on what was pooled, each after batch norm and dropout."""
 
     def __init__(self, width: int, inner: int = 50, rates: Sequence[float] = (0.3, 0.1)) -> None:
         super().__init__()
-        self.norm0, self.linear0 = nn.BatchNorm1d(3 * width), nn.Linear(3 * width, inner)
+        self.norm0, self.linear0 = nn.BatchNorm1d(width), nn.Linear(width, inner)
         self.norm1, self.linear1 = nn.BatchNorm1d(inner), nn.Linear(inner, 1)
         self.rates = rates
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """(B, 3E) → logits of spam (B,)."""
+        """(B, width) → logits of spam (B,)."""
         x = F.dropout(self.norm0(pooled), self.rates[0], self.training)
         x = F.relu(self.linear0(x))
         return self.linear1(F.dropout(self.norm1(x), self.rates[1], self.training)).squeeze(1)
 
 
 class Classifier(nn.Module):
-    """Encoder, concat pooling (last, max, mean over the row's own length) and head."""
+    """Encoder, pooling over the row's own length, and head."""
 
-    def __init__(self, sizes: Sizes, drop: Dropouts) -> None:
+    def __init__(
+        self, sizes: Sizes, drop: Dropouts, pooling: Pooling = "concat", window: int = 0, learn: int = 1400
+    ) -> None:
+        """`pooling`: the last step, the mean of all, or both and the maximum (ULMFiT §3.3); `window`: how many steps
+        are read at a time, 0 for all; `learn`: as in `Encoder.read`, by default fastai's."""
         super().__init__()
         self.encoder = Encoder(sizes, drop)
-        self.head = Head(sizes.embedding)
+        self.head = Head(sizes.embedding * (3 if pooling == "concat" else 1))
+        self.pooling, self.window, self.learn = pooling, window, learn
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """ids (B, T) padded on the right, lengths (B,) ≥ 1 → logits (B,)."""
-        features, _ = self.encoder(ids)
-        inside = (torch.arange(ids.shape[1])[None] < lengths[:, None]).unsqueeze(2)
-        last = features[torch.arange(len(ids)), lengths - 1]
-        most = features.masked_fill(~inside, -torch.inf).amax(1)
+        features = self.encoder.read(ids, self.window, self.learn) if self.window else self.encoder(ids)[0]
+        return self.head(self.pool(features, lengths))
+
+    def pool(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """features (B, T, E) → (B, E), or (B, 3E): last, maximum, mean."""
+        inside = (torch.arange(features.shape[1], device=features.device)[None] < lengths[:, None]).unsqueeze(2)
+        last = features[torch.arange(len(features), device=features.device), lengths - 1]
+        if self.pooling == "last":
+            return last
         mean = (features * inside).sum(1) / lengths[:, None]
-        return self.head(torch.cat([last, most, mean], 1))
+        if self.pooling == "mean":
+            return mean
+        most = features.masked_fill(~inside, -torch.inf).amax(1)
+        return torch.cat([last, most, mean], 1)
