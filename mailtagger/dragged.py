@@ -55,6 +55,9 @@ def find(
     left = [row for row in judged if not lying(row.folder)]
     if judged and len(left) <= len(placed & set(lying(at.folder))):
         return None  # it still lies where it was judged, or where we put it: this one was delivered here
+    filed = set(places.names(account)) - {row.folder for row in judged} - {at.folder}
+    if judged and any(map(lying, filed)):
+        return None  # he has filed it elsewhere meanwhile, out of this very folder perhaps: this one was delivered here
     if not judged and not _older(message, before):
         return None
     return Drag(judged[-1] if judged else None)

@@ -41,6 +41,10 @@ class Places:
         rows = self._journal.rows(FolderRow, "SELECT * FROM followed WHERE account = ? AND name = ?", account, name)
         return rows[0] if rows else None
 
+    def names(self, account: str) -> list[str]:
+        """The folders that are followed."""
+        return self._journal.rows(_name, "SELECT name FROM followed WHERE account = ? ORDER BY name", account)
+
     def followed(self, account: str, name: str, uidvalidity: int, uidnext: int, modseq: int | None, at: float) -> None:
         """The folder is followed below `uidnext` by a look that began `at`; what another numbering left behind goes."""
         with self._journal.transaction():
@@ -85,6 +89,10 @@ class Places:
                                     " AND word = ?", *place, uid, word)
             for uid, word in new:
                 self._journal.write("REPLACE INTO marks VALUES (?, ?, ?, ?, ?)", *place, uid, word)
+
+
+def _name(name: str) -> str:
+    return name
 
 
 def _mark(uid: int, word: Word) -> tuple[int, Word]:

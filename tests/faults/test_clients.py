@@ -471,6 +471,28 @@ def test_54_twins_in_one_batch(house: House) -> None:
     assert lessons(house) == []
 
 
+@pytest.mark.fault(54)
+@pytest.mark.parametrize("what", ["spam", "ham"])
+def test_54_filed_and_its_twin_delivered_into_junk(house: House, what: str) -> None:
+    """While nobody looks the user archives the first, be it spam that we had put into Junk or ham; then the server's own
+    filter puts another one into Junk: that is no word of the user's."""
+    id_, here = f"{what}-1", {"spam": "Junk", "ham": "INBOX"}[what]
+    house.twins.add(f"{id_}@test")
+    house.configure()
+    daemon = house.start()
+    house.drop(mail := {"spam": house.spam, "ham": house.ham}[what]())
+    daemon.until(lambda: house.rows("SELECT 1 FROM messages") and house.inside(here) == {id_} and house.settled())
+    daemon.until(lambda: followed(house.bench, here, 2))
+    daemon.end()
+    move(house, id_, here, "Archive")
+    house.drop(mail, folder="Junk")
+    daemon = house.start()
+    daemon.until(lambda: followed(house.bench, "Junk", 3 if what == "spam" else 2))
+    daemon.until(lambda: followed(house.bench, "Archive", 2))
+    assert lessons(house) == []
+    assert places(house, id_) == ["Archive", "Junk"]
+
+
 def places(house: House, id_: str) -> list[str]:
     """The folders in which a message is, one for each copy."""
     return sorted(folder for folder, found, _, _ in house.everything() if found == id_)
