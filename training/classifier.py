@@ -5,6 +5,7 @@
 
 Needs `training.prepare` and `training.lm`. Only the protocol's training rows are learned from. Without a calibration
 that `training.calibrate` made, the protocol's validation rows give one; its test rows are never looked at.
+`--resume` goes on with a run that was killed. `--smoke` does it all in seconds on made-up mail, language model and all.
 """
 
 import argparse
@@ -17,12 +18,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 
 from mailtagger.artifact import ID_PATTERN, TOKENIZER, WEIGHTS, Artifact
 from mailtagger.errors import MailtaggerError
 from mailtagger.ulmfit import linear, tokenizer, train
 from mailtagger.ulmfit.export import export
 from mailtagger.ulmfit.model import Classifier, Dropouts, Sizes
+from mailtagger.ulmfit.schedules import SHAPES
+from mailtagger.ulmfit.unfreezing import SCHEMES
+from training import lm
 from training.balance import balance, kind
 from training.calibrate import Rule, choose, fingerprint
 from training.evaluate import opened
@@ -86,7 +91,16 @@ def checked(chosen: argparse.Namespace) -> tuple[Rule | None, Artifact | None]:
     return rule, parent
 
 
-def main() -> None:
+def sizes(encoder: Path) -> Sizes:
+    """The sizes of the language model in a checkpoint."""
+    with safe_open(encoder, "pt") as file:
+        vocabulary, embedding = file.get_slice("encoder.embedding.weight").get_shape()
+        hidden = file.get_slice("encoder.lstm.0.weight_hh").get_shape()[1]
+        layers = sum(name.endswith("weight_hh") for name in file.keys())  # noqa: SIM118
+    return Sizes(vocabulary, embedding, hidden, layers)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Train, calibrate, export."""
     options = argparse.ArgumentParser(
         prog="python -m training.classifier", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -97,14 +111,29 @@ def main() -> None:
     options.add_argument("--rate", type=float, default=5e-3)
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--bf16", action="store_true", help="multiply in bf16, on a processor that can")
-    options.add_argument("--out", type=Path, required=True)
+    options.add_argument("--shape", choices=SHAPES, default="slanted", help="of the rate")
+    options.add_argument("--unfreezing", choices=SCHEMES, help="gradual, and full with --start")
+    options.add_argument("--discriminative", type=float, default=2.6, help="how much slower each layer below learns")
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--device", default="cpu", help="cuda where there is one")
+    options.add_argument("--resume", action="store_true", help="go on from the last snapshot")
+    options.add_argument("--smoke", action="store_true", help="all of it in seconds, on made-up mail")
+    options.add_argument("--out", type=Path, help="the model's directory; build/models/PROTOCOL if not given")
     options.add_argument("--encoder", type=Path, default=LM / "mail.safetensors")
     options.add_argument("--start", type=Path, metavar="DIR", help="go on from this artifact of the same protocol")
     options.add_argument("--calibration", type=Path, metavar="FILE", help="what training.calibrate wrote")
-    chosen = options.parse_args()
+    chosen = options.parse_args(arguments)
+    chosen.out = chosen.out or Path("build/models") / chosen.protocol.replace(":", "-")
+    if chosen.smoke:
+        chosen.out = chosen.out.absolute()
+        lm.main(["--smoke", "--general-minutes", "0"])
+        chosen.epochs = min(chosen.epochs, 2)
     rule, parent = checked(chosen)
+    plan = train.Schedule(
+        chosen.minutes, chosen.epochs or 1, chosen.rate, bf16=chosen.bf16, shape=chosen.shape, seed=chosen.seed
+    )
     torch.set_num_threads(chosen.threads)
-    torch.manual_seed(0)
+    torch.manual_seed(chosen.seed)
     pieces = tokenizer.load(LM / "tokenizer.model")
     rows = split(chosen.protocol, load(OUT))
     learned = examples(rows.train)
@@ -118,7 +147,7 @@ def main() -> None:
 
     documents, labels, weights = ids(learned), spam(learned), balance(learned)
     beside = linear.fit(documents, labels, weights, pieces.vocab_size())
-    model = Classifier(Sizes(vocabulary=pieces.vocab_size()), Dropouts().scaled(0.6))
+    model = Classifier(sizes(chosen.encoder), Dropouts().scaled(0.6)).to(chosen.device)
     if chosen.start:
         train.load_classifier(model, chosen.start / WEIGHTS)
     else:
@@ -129,10 +158,13 @@ def main() -> None:
             documents,
             [float(label) for label in labels],
             weights,
-            train.Schedule(minutes=chosen.minutes, epochs=chosen.epochs, rate=chosen.rate, bf16=chosen.bf16),
+            plan,
             lambda line: print(line, flush=True),
             noise(frozenset(pieces.piece_to_id(mark) for mark in tokenizer.STRUCTURE)),
-            unfreezing_scheme="full" if chosen.start else "gradual",
+            unfreezing_scheme=chosen.unfreezing or ("full" if chosen.start else "gradual"),
+            discriminative=chosen.discriminative,
+            checkpoint=chosen.out.with_name(f"{chosen.out.name}.safetensors"),
+            resume=chosen.resume,
         )
     left_out = wrong()
     valid = list({row.group: row for row in rows.valid if row.document.key not in left_out}.values())
@@ -143,7 +175,11 @@ def main() -> None:
     errors = float(np.mean((rule.probability(*found) > 0.5) != truth))
     print(f"{rule}; errors at 0.5 on validation rows {errors:.4f}", flush=True)
     export(
-        {name: value.numpy() for name, value in model.state_dict().items() if not name.endswith("num_batches_tracked")},
+        {
+            name: value.cpu().numpy()
+            for name, value in model.state_dict().items()
+            if not name.endswith("num_batches_tracked")
+        },
         LM / "tokenizer.model",
         chosen.out,
         id=chosen.out.name,
