@@ -1,10 +1,12 @@
 """The daemon's clock: APScheduler, and what it takes to go on when somebody sets the time of day.
 
 APScheduler plans by the time of day. Set forward by a year it would make up a list of each interval that was skipped,
-half a million for a poll a minute; set back by a day it would sleep until the old time comes again. How long it sleeps
-meanwhile is measured by the monotonic clock, so that each job is looked at here soon after the time was set.
+half a million for a poll a minute; set back by a day it would sleep until the old time comes again. So no sleep, which
+the monotonic clock measures, is longer than the shortest interval, and after each the plans are looked at here. A job
+may have been at work when the time was set: what it planned for its end is right by the old time alone.
 """
 
+import math
 import time
 from datetime import UTC, datetime
 
@@ -30,8 +32,10 @@ class Clock(BackgroundScheduler):  # type: ignore[misc]
 
     def _process_jobs(self) -> float | None:
         now = datetime.now(UTC)
-        for job in self.get_jobs():
+        jobs = self.get_jobs()
+        for job in jobs:
             if not -job.trigger.interval < job.next_run_time - now < 2 * job.trigger.interval:
                 job.modify(next_run_time=now)
         seconds: float | None = super()._process_jobs()
-        return seconds
+        longest = min((job.trigger.interval_length for job in jobs), default=math.inf)
+        return None if seconds is None else min(seconds, longest)

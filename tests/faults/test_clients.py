@@ -474,8 +474,8 @@ def test_54_twins_in_one_batch(house: House) -> None:
 @pytest.mark.fault(54)
 @pytest.mark.parametrize("what", ["spam", "ham"])
 def test_54_filed_and_its_twin_delivered_into_junk(house: House, what: str) -> None:
-    """While nobody looks the user archives the first, be it spam that we had put into Junk or ham; then the server's own
-    filter puts another one into Junk: that is no word of the user's."""
+    """While nobody looks the user archives the first, be it ham or spam that we had put into Junk; then the server's
+    own filter puts another one into Junk: that is no word of the user's."""
     id_, here = f"{what}-1", {"spam": "Junk", "ham": "INBOX"}[what]
     house.twins.add(f"{id_}@test")
     house.configure()

@@ -95,6 +95,25 @@ def test_76_the_clock_is_set(house: House, clock: Set, jump: int, idle: bool) ->
 @needs_faketime
 @pytest.mark.quick
 @pytest.mark.fault(76)
+def test_76_the_clock_is_set_while_a_job_runs(house: House, clock: Set) -> None:
+    """Back by a day between the moment in which the clock has looked and the one in which it goes to sleep: it wakes up
+    all the same."""
+    promote(house, "tiny-1")
+    house.configure(model=None, poll_seconds=60)
+    slow = "refresh = daemon.Model.refresh; daemon.Model.refresh = lambda *a: " \
+           "(refresh(*a), daemon.log.info('at work'), daemon.threading.Event().wait(0.5))"
+    daemon = house.bench.start_with(f"{SOONER}; {slow}").ready()
+    daemon.until(lambda: "at work" in daemon.log)
+    jobs = daemon.log.count("at work")
+    daemon.until(lambda: daemon.log.count("at work") > jobs)
+    clock(-86400)
+    promote(house, "tiny-2")
+    daemon.until(lambda: "model tiny-2 scores from now on" in daemon.log)
+
+
+@needs_faketime
+@pytest.mark.quick
+@pytest.mark.fault(76)
 def test_76_nothing_grows_old_at_once(house: House, clock: Set) -> None:
     """Set forward by two years while it runs: no verdict and no text of a lesson is thrown away for its age."""
     month = datetime.now(UTC) - timedelta(days=30)
