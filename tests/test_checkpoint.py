@@ -202,10 +202,11 @@ def test_a_file_without_a_record_is_taken_where_it_fits(
     """Format 0, as training left it before there was a record: a sentence says what is not known."""
     file = tmp_path / "old.safetensors"
     save_file(model.state_dict(), file)
-    state, about = checkpoint.load(file, print, tokenizer=PIECES, cleaning=RULES_HASH)
+    state, about = checkpoint.load(file, print, cleaning=RULES_HASH)
     assert about is None
     assert "old.safetensors is of format 0" in capsys.readouterr().out
     LanguageModel(checkpoint.sizes(state), Dropouts()).load_state_dict(state)
+    assert "rows for 30 pieces, and" in refused(file, tokenizer=PIECES)
     for name, value in {"encoder.lstm.1.weight_ih": torch.ones(3, 3), "news": torch.ones(1)}.items():
         save_file({**model.state_dict(), name: value}, file)
         assert name in refused(file)

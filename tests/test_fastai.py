@@ -1,6 +1,10 @@
 """Our weights in fastai's models and back, and what fastai does to short rows of a batch that ours does not."""
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +19,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from mailtagger.errors import ModelError
+from mailtagger import artifact
+from mailtagger.artifact import TOKENIZER
+from mailtagger.errors import MailtaggerError, ModelError
+from mailtagger.score import open_scorer
 from mailtagger.ulmfit import fastai_weights as exchange
-from mailtagger.ulmfit import train
+from mailtagger.ulmfit import tokenizer, train
 from mailtagger.ulmfit.model import Classifier, Dropouts, LanguageModel, Sizes
+from tests.tiny_model import COMMITTED, HAM_TEXT, SPAM_TEXT
 
 pytestmark = pytest.mark.train
+ROOT = Path(__file__).parents[1]
 
 SIZES = Sizes(vocabulary=60, embedding=24, hidden=32, layers=3)
 CONFIG = {"emb_sz": SIZES.embedding, "n_hid": SIZES.hidden, "n_layers": SIZES.layers}
@@ -244,3 +253,49 @@ def test_fastai_is_right_where_a_window_holds_the_longest_row() -> None:
             together = theirs(batch)[0]
             apart = torch.cat([theirs(row[None])[0] for row in sorted(rows, key=len, reverse=True)])
         torch.testing.assert_close(together, apart, atol=1e-4, rtol=1e-5)
+
+
+def test_fastai_reads_our_tokens() -> None:
+    """Its numbers are ours, with what no piece spells, and with an end to each document of the language model's."""
+    from training import fastai_recipe as recipe
+
+    file, text = COMMITTED / TOKENIZER, f"{SPAM_TEXT} 漢字 {HAM_TEXT}".lower()
+    words, ids = recipe.vocabulary(file), tokenizer.load(file).encode(text)
+    assert tokenizer.UNKNOWN in ids
+    number = fastai.Numericalize(vocab=words)
+    assert number(next(recipe.Pieces(file, tokenizer.cut)([text]))).tolist() == ids
+    closed = recipe.Pieces(file, lambda pieces: [*pieces, words[tokenizer.END]])
+    assert number(next(closed([text]))).tolist() == [*ids, tokenizer.END]
+
+
+@pytest.mark.slow
+def test_the_recipe_makes_an_artifact(tmp_path: Path) -> None:
+    """Every stage on made-up mail: at its end fastai and ours give the same P(spam), and the artifact scores."""
+    out = tmp_path / "fastai-dedup"
+    command = [sys.executable, "-W", "ignore", "-m", "training.fastai_recipe", "dedup", "--smoke", "--out", out]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    worst = re.search(r"of fastai and of ours, by the same weights, differs by (\S+)\.\n", done.stdout)
+    assert worst and float(worst[1]) < 1e-5
+    made = artifact.load(out)
+    assert made.meta.metrics["training"]["protocol"] == "dedup"
+    assert 0 <= open_scorer(made).score(SPAM_TEXT).p <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--out", "build/Bad_Name"], "names no model"),
+        (["--epochs", "0"], "below one"),
+        (["--start", "nowhere.safetensors"], "nowhere.safetensors cannot be used"),
+    ],
+)
+def test_the_recipe_refuses_before_it_reads_a_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    """A name that no model can have, nothing to train, no language model to start from."""
+    from training import fastai_recipe as recipe
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MailtaggerError) as refused:
+        recipe.main(["dedup", *arguments])
+    assert said in str(refused.value) and refused.value.way_out

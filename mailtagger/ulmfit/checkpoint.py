@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mailtagger.artifact import MAX_HEADER, Sha256
 from mailtagger.errors import ModelError
+from mailtagger.graph import pieces
 from mailtagger.ulmfit.model import Sizes
 
 FORMAT: Literal[1] = 1
@@ -69,6 +70,8 @@ def load(
     except ValueError as error:
         raise _unusable(file, str(error)) from error
     if text is None:
+        if tokenizer is not None and (count := pieces(_read(tokenizer))) != found.vocabulary:
+            raise _unusable(file, f"it has rows for {found.vocabulary} pieces, and {tokenizer} has {count}")
         log(f"{file} is of format 0: its sizes fit, and it does not say what it was learned with.")
         return state, None
     about = _about(file, text)
@@ -140,12 +143,16 @@ def _digest(state: Mapping[str, Tensor], about: About) -> str:
     return found.hexdigest()
 
 
-def _hash(file: Path) -> str:
+def _hash(tokenizer: Path) -> str:
+    return sha256(_read(tokenizer)).hexdigest()
+
+
+def _read(tokenizer: Path) -> bytes:
     try:
-        return sha256(file.read_bytes()).hexdigest()
+        return tokenizer.read_bytes()
     except OSError as error:
         raise ModelError(
-            f"The tokeniser {file} cannot be read ({error.strerror}).", "`python -m training.lm` makes one."
+            f"The tokeniser {tokenizer} cannot be read ({error.strerror}).", "`python -m training.lm` makes one."
         ) from error
 
 
