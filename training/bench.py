@@ -263,11 +263,15 @@ def _learner(model: Artifact, scorer: Scorer) -> Any:
     """A fastai text classifier, AWD_LSTM, that computes what the artifact does."""
     import torch
     from fastai.text import all as fastai
-    from safetensors.numpy import load
+    from safetensors.torch import load
     from sentencepiece import SentencePieceProcessor
 
+    from mailtagger.ulmfit.fastai_weights import classifier_to_fastai
+
     torch.set_num_threads(1)
-    state = {name: value.astype(np.float32) for name, value in load(model.read(artifact.WEIGHTS)).items()}
+    state = {name: value.float() for name, value in load(model.read(artifact.WEIGHTS)).items()}
+    state["head.linear1.weight"] *= model.meta.calibration.a
+    state["head.linear1.bias"] = state["head.linear1.bias"] * model.meta.calibration.a + model.meta.calibration.b
     pieces = SentencePieceProcessor(model_proto=model.read(artifact.TOKENIZER))
     words = [pieces.id_to_piece(i) for i in range(pieces.get_piece_size())]
 
@@ -277,51 +281,22 @@ def _learner(model: Artifact, scorer: Scorer) -> Any:
         def __call__(self, texts: list[str]) -> Iterator[list[str]]:
             return ([words[i] for i in scorer.ids(text)] for text in texts)
 
-    # fastai pads with the word number 1, whatever the vocabulary says, so one goes in between there.
-    embedding = np.insert(state["encoder.embedding.weight"], 1, 0, axis=0)
     block = fastai.DataBlock(
         blocks=(
-            fastai.TextBlock(fastai.Tokenizer(Pieces(), rules=[]), vocab=[words[0], "xxpad", *words[1:]]),
+            fastai.TextBlock(fastai.Tokenizer(Pieces(), rules=[]), vocab=words),
             fastai.CategoryBlock(vocab=["ham", "spam"]),
         ),
         get_x=fastai.ItemGetter(0),
         get_y=fastai.ItemGetter(1),
     )
     loaders = block.dataloaders([("hello", "ham"), ("order now", "spam")] * 2, bs=2, num_workers=0)
+    embedding, hidden = (state[f"encoder.{name}"].shape[1] for name in ("embedding.weight", "lstm.0.weight_hh"))
     layers = sum(name.endswith(".weight_ih") for name in state)
-    hidden = state["encoder.lstm.0.weight_hh"].shape[1]
-    config = {**fastai.awd_lstm_clas_config, "emb_sz": embedding.shape[1], "n_hid": hidden, "n_layers": layers}
+    config = {**fastai.awd_lstm_clas_config, "emb_sz": embedding, "n_hid": hidden, "n_layers": layers}
     learner = fastai.text_classifier_learner(
         loaders, fastai.AWD_LSTM, config=config, pretrained=False, loss_func=fastai.CrossEntropyLossFlat(), path="."
     )
-    theirs = {"0.module.encoder.weight": embedding, "0.module.encoder_dp.emb.weight": embedding}
-    for i in range(layers):
-        ours, rnn = f"encoder.lstm.{i}.", f"0.module.rnns.{i}."
-        theirs[f"{rnn}weight_hh_l0_raw"] = state[f"{ours}weight_hh"]
-        for name in ("weight_ih", "bias_ih", "bias_hh"):
-            theirs[f"{rnn}module.{name}_l0"] = state[ours + name]
-    for i in range(2):
-        weight, bias = state[f"head.linear{i}.weight"], state[f"head.linear{i}.bias"]
-        # fastai's linear layers have no bias: the same comes of a shift in the normalisation before it.
-        shift = np.linalg.pinv(weight) @ bias
-        norm = {name: state[f"head.norm{i}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")}
-        norm["bias"] = norm["bias"] + shift
-        if i == 1:  # two classes for fastai: ham's logit stays 0, and spam's is the calibrated one
-            a, b = model.meta.calibration.a, model.meta.calibration.b
-            weight = np.concatenate([np.zeros_like(weight), a * weight])
-            norm["bias"] = norm["bias"] + np.linalg.pinv(weight) @ np.array([0, b])
-        theirs |= {f"1.layers.{i}.0.{name}": value for name, value in norm.items()}
-        theirs[f"1.layers.{i}.2.weight"] = weight
-    wanted = learner.model.state_dict()
-    learner.model.load_state_dict(
-        {
-            name: torch.as_tensor(theirs[name], dtype=value.dtype) if name in theirs else value
-            for name, value in wanted.items()
-        }
-    )
-    unknown = theirs.keys() - wanted.keys()
-    if unknown or any(".num_batches" not in name for name in wanted.keys() - theirs.keys()):
-        raise SystemExit(f"fastai's classifier has other parameters than expected: {sorted(unknown)[:3]}")
+    learner.model.load_state_dict(classifier_to_fastai(state))
     learner.model.eval()
     return learner
 
