@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,7 +135,7 @@ def classifiers(protocol: str, seeds: int, budget: Budget, pieces: SentencePiece
     rows = split(protocol, load(OUT))
     left_out = wrong()
     tests = list({row.group: row for row in rows.test if row.document.key not in left_out}.values())
-    truth = _spam(tests)
+    truth = spam(tests)
     scores: dict[Setting, list[Scores]] = {}
     head = ["question", "answer", f"errors of {len(tests):,}", "AUC"]
     lines = []
@@ -144,20 +145,20 @@ def classifiers(protocol: str, seeds: int, budget: Budget, pieces: SentencePiece
                 continue
             if setting not in scores:
                 scores[setting] = [_classifier(protocol, rows, tests, setting, s, budget, pieces) for s in range(seeds)]
-            lines.append([question, answer, *_cells(scores[setting], truth)])
+            lines.append([question, answer, *cells(scores[setting], truth)])
         if question == "direction" and len(directions := list(answers.values())) == 2 and directions[1] in scores:
             both = [(a + b) / 2 for a, b in zip(*(scores[one] for one in directions), strict=True)]
-            lines.append([question, "mean of both", *_cells(both, truth)])
+            lines.append([question, "mean of both", *cells(both, truth)])
     for name, fit in BASELINES.items():
         for labels in (*LABELS, 0):
             found = []
             for seed in range(seeds if labels else 1):
-                learned = _drawn(rows, labels, seed)
-                score = fit([row.document.text for row in learned], list(_spam(learned)))
+                learned = drawn(rows, labels, seed)
+                score = fit([row.document.text for row in learned], list(spam(learned)))
                 found.append(score([row.document.text for row in tests]))
-            lines.append([name, f"{labels:,} labels" if labels else "all labels", *_cells(found, truth)])
+            lines.append([name, f"{labels:,} labels" if labels else "all labels", *cells(found, truth)])
     about = (
-        f"Each run reads {budget.mails:,} mails, of {len(_drawn(rows, 0, 0)):,} with labels where not said otherwise; "
+        f"Each run reads {budget.mails:,} mails, of {len(drawn(rows, 0, 0)):,} with labels where not said otherwise; "
         f"{seeds} seeds, mean ± standard deviation; the LSTM alone, at P = 0.5. `python -m training.ablate classifier "
         f"{protocol} --seeds {seeds} --mails {budget.mails}`"
     )
@@ -178,7 +179,7 @@ def _classifier(
 
     def run() -> list[float]:
         print(f"== {file.stem}", flush=True)
-        learned = _drawn(rows, setting.labels, seed)
+        learned = drawn(rows, setting.labels, seed)
         torch.manual_seed(seed)
         encoder = lm.LM / f"{setting.encoder or lm.MAIL}.safetensors"
         model = Classifier(classifier.sizes(encoder), Dropouts().scaled(0.6), setting.pooling)
@@ -187,17 +188,17 @@ def _classifier(
         epochs = budget.mails / len(learned)
         structure = frozenset(pieces.piece_to_id(mark) for mark in tokenizer.STRUCTURE)
         train.fit_classifier(
-            model, ids(learned), [float(x) for x in _spam(learned)], balance(learned),
+            model, ids(learned), [float(x) for x in spam(learned)], balance(learned),
             train.Schedule(600, epochs, 5e-3, bf16=budget.bf16, shape=setting.shape, seed=seed),
             _say, classifier.noise(structure),
             unfreezing_scheme=setting.unfreezing, discriminative=setting.discriminative,
         )
         return [round(float(x), 5) for x in train.logits(model, ids(tests))]
 
-    return np.array(_once(file, run))
+    return np.array(once(file, run))
 
 
-def _drawn(rows: Split, labels: int, seed: int) -> list[Row]:
+def drawn(rows: Split, labels: int, seed: int) -> list[Row]:
     """As many training rows, half of each label; each of a near-duplicate group of its own, none labelled wrong."""
     left_out = wrong()
     found = list({row.group: row for row in rows.train if row.document.key not in left_out}.values())
@@ -240,8 +241,9 @@ def language_models(pieces: SentencePieceProcessor, seeds: int, bf16: bool) -> s
 
         lines.append([part, _spread(list(_seeded(f"lm-{part}-{len(stream)}", seeds, run)), "{:.1f}")])
     about = (
-        f"Perplexity on {len(valid):,} pieces of other mail after 6 epochs of {len(stream):,}, from scratch, "
-        f"embedding {sizes.embedding}, hidden {sizes.hidden} × {sizes.layers}; {seeds} seeds, mean ± standard deviation. `python -m training.ablate lm --seeds {seeds}`"
+        f"Perplexity on {len(valid):,} pieces of other mail after 6 epochs of {len(stream):,}, from scratch, embedding "
+        f"{sizes.embedding}, hidden {sizes.hidden} × {sizes.layers}; {seeds} seeds, mean ± standard deviation. "
+        f"`python -m training.ablate lm --seeds {seeds}`"
     )
     return f"{about}\n\n{table(['language model', 'perplexity'], lines)}"
 
@@ -291,19 +293,19 @@ def _seeded(name: str, seeds: int, run: Callable[[int], float]) -> Iterator[floa
     stem = name.replace(" ", "-").replace(",", "")
     for seed in range(seeds):
         print(f"== {name}, seed {seed}", flush=True)
-        yield _once(RUNS / f"{stem}-{seed}.json", lambda seed=seed: [run(seed)])[0]  # type: ignore[misc]
+        yield once(RUNS / f"{stem}-{seed}.json", lambda seed=seed: [run(seed)])[0]  # type: ignore[misc]
 
 
-def _once(file: Path, run: Callable[[], list[float]]) -> list[float]:
-    """What a file remembers of a run; made and remembered if there is none."""
+def once(file: Path, run: Callable[[], Any]) -> Any:
+    """What a file remembers of a run, as JSON; made and remembered if there is none."""
     if not file.exists():
         file.with_suffix(".new").write_text(json.dumps(run()))
         file.with_suffix(".new").replace(file)
-    found: list[float] = json.loads(file.read_text())
-    return found
+    return json.loads(file.read_text())
 
 
-def _cells(scores: Sequence[Scores], truth: Flags) -> list[str]:
+def cells(scores: Sequence[Scores], truth: Flags) -> list[str]:
+    """Errors at 0 and AUC, as mean ± standard deviation over the runs whose scores these are."""
     errors = [float(np.mean((one >= 0) != truth)) for one in scores]
     return [_spread(errors, "{:.2%}"), _spread([float(roc_auc_score(truth, one)) for one in scores], "{:.4f}")]
 
@@ -313,7 +315,8 @@ def _spread(values: Sequence[float], form: str) -> str:
     return f"{mean} ± {form.format(float(np.std(values, ddof=1)))}" if len(values) > 1 else mean
 
 
-def _spam(rows: Sequence[Row]) -> Flags:
+def spam(rows: Sequence[Row]) -> Flags:
+    """Which of the rows are labelled spam."""
     return np.array([row.document.label == "spam" for row in rows], bool)
 
 
