@@ -209,7 +209,8 @@ def test_unknown_protocol() -> None:
 def test_the_cache_gives_back_what_was_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """prepare writes rows that load reads unchanged, says what it could not use, and refuses other cleaning rules."""
     broken: list[str] = []
-    rows = splits.assign(prepare.gather(root, 1, broken), corpora.enron_split(root))
+    raw = [one for name in corpora.NAMES for one in corpora.raws(name, root, broken)]
+    rows = splits.assign(prepare.gather(raw, 1), corpora.enron_split(root))
     prepare.write(rows, root / "out")
     assert prepare.load(root / "out") == rows
     text = prepare.overview(rows, broken)

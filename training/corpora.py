@@ -1,6 +1,7 @@
 """The labelled corpora, each document cleaned the way live mail is; archives are read in place, nothing is unpacked.
 
-They are not part of the project: $MAILTAGGER_CORPORA names a directory with the files that README.md describes.
+They are not part of the project: $MAILTAGGER_CORPORA names a directory with the files that README.md describes. Mail of
+one's own is read by readers.py.
 """
 
 import csv
@@ -9,6 +10,7 @@ import os
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,11 +23,13 @@ from mailtagger.parse import parse, printable
 Label = Literal["ham", "spam"]
 
 ENRON, ENRON_CSV, ENRON_SPLIT = "enron_spam_data.zip", "enron_spam_data.csv", "enron_split.csv"
+COLUMNS = ("Message ID", "Subject", "Message", "Spam/Ham", "Date")
+PUBLISHED = 33_716  # rows
 MANIFEST = "MANIFEST.csv"
+SPLIT_WAY = f"training/README.md describes it; without it, {ENRON} is split anew."
 _OWN = f"Pack mail of your own with a {MANIFEST} (file, label, kind, source); training/README.md describes it."
 WAY = {  # file → how to get it
-    ENRON: "Get it from https://github.com/MWiechmann/enron_spam_data.",
-    ENRON_SPLIT: "training/README.md describes it.",
+    ENRON: "Get it from https://github.com/MWiechmann/enron_spam_data, or let `python -m training.prepare --download`.",
     "spamassassin.tar.gz": "Pack the archives of https://spamassassin.apache.org/old/publiccorpus/ as ham/easy/, "
     "ham/hard/ and spam/, one raw message a file.",
     "phishing_to_2024.tar.gz": "Pack https://github.com/rf-peixoto/phishing_pot as phishing/YEAR/, one message a file.",
@@ -38,19 +42,23 @@ NAMES = ("enron", "spamassassin", "phishing", "modern_ham_a", "modern_ham_c", "m
 
 @dataclass(frozen=True)
 class Document:
-    """One labelled mail."""
+    """One mail."""
 
-    corpus: str  # one of NAMES
-    source: str  # enron/3, spamassassin/hard, phishing/2023, modern/receipt/spree
+    corpus: str  # one of NAMES; own: added by the user
+    source: str  # enron/3, spamassassin/hard, phishing/2023, modern/receipt/spree, own/Maildir
     key: str  # unique over all corpora
-    label: Label
+    label: Label | None  # None: nobody said, so that language models alone read it
     text: str  # cleaned
     missing: tuple[str, ...] = ()  # of "subject", "message": those that are blank
 
     @property
     def family(self) -> str:
-        """What `foreign` leaves out in one piece: enron, spamassassin, phishing or modern."""
+        """What `foreign` leaves out in one piece: enron, spamassassin, phishing or modern; own."""
         return self.source.partition("/")[0]
+
+    @property
+    def is_spam(self) -> bool:
+        return self.label == "spam"
 
 
 @dataclass(frozen=True)
@@ -60,8 +68,10 @@ class Raw:
     corpus: str
     source: str
     key: str
-    label: Label
+    label: Label | None
     content: bytes | tuple[str, str]
+    date: str = ""  # of a table's row; raw mail has its own
+    part: str = ""  # train or test, where whoever made the corpus has said so
 
 
 def home() -> Path:
@@ -120,34 +130,62 @@ class EnronSplit:
 
 
 def enron_split(root: Path) -> dict[str, EnronSplit]:
-    """The mailbox, near-duplicate group and splits of each Enron key."""
-    with _found(root, ENRON_SPLIT).open(newline="", encoding="utf-8") as file:
-        return {
-            f"enron/{row['Message ID']}": EnronSplit(row["mailbox"], row["near_group"], row["random"], row["dedup"])
-            for row in csv.DictReader(file)
-        }
+    """The mailbox, near-duplicate group and splits of each Enron key; nothing where enron_split.csv is not there."""
+    path = root / ENRON_SPLIT
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return {
+                f"enron/{row['Message ID']}": EnronSplit(row["mailbox"], row["near_group"], row["random"], row["dedup"])
+                for row in csv.DictReader(file)
+            }
+    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise MailtaggerError(f"{path} cannot be read ({type(error).__name__}: {error}).", SPLIT_WAY) from error
 
 
-def _enron(root: Path, broken: list[str]) -> Iterator[Raw]:
-    split = enron_split(root)
+def enron_table(root: Path) -> Iterator[dict[str, str]]:
+    """The rows of Enron-Spam as published: `Message ID, Subject, Message, Spam/Ham, Date`."""
     csv.field_size_limit(1 << 30)
     path = _found(root, ENRON)
     try:
         with zipfile.ZipFile(path) as archive, archive.open(ENRON_CSV) as file:
-            for row in csv.DictReader(io.TextIOWrapper(file, "utf-8", newline="")):
-                key = f"enron/{row['Message ID']}"
-                label, subject, message = row["Spam/Ham"], row["Subject"] or "", row["Message"] or ""
-                if label not in ("ham", "spam"):
-                    broken.append(f"{key}: its label is {label!r}")
-                elif key not in split:
-                    broken.append(f"{key}: {ENRON_SPLIT} does not know it")
-                elif not subject.strip() and not message.strip():
-                    broken.append(f"{key}: neither subject nor message")
-                else:
-                    source = f"enron/{split[key].mailbox}"
-                    yield Raw("enron", source, key, cast(Label, label), (subject, message))
+            table = csv.DictReader(io.TextIOWrapper(file, "utf-8", newline=""), restval="")
+            if absent := {*COLUMNS} - {*(table.fieldnames or ())}:
+                raise KeyError(f"no column {', '.join(sorted(absent))}")
+            yield from table
     except (zipfile.BadZipFile, zlib.error, KeyError, UnicodeDecodeError, csv.Error) as error:
         raise _unreadable(path, error) from error
+
+
+def enron_counts(root: Path) -> str:
+    """What stands in the file of Enron-Spam, before anything is left out."""
+    counts: Counter[str] = Counter()
+    for row in enron_table(root):
+        counts.update(("rows", row["Spam/Ham"], *(column for column in ("Subject", "Message") if not row[column])))
+    return (
+        f"Enron-Spam: {counts['rows']:,} rows in the file ({PUBLISHED:,} as published), ham {counts['ham']:,}, "
+        f"spam {counts['spam']:,}; Subject missing {counts['Subject']:,}, Message missing {counts['Message']:,}."
+    )
+
+
+def _enron(root: Path, broken: list[str]) -> Iterator[Raw]:
+    split = enron_split(root)
+    mailbox, before = 1, "ham"  # the six follow one another, each its ham before its spam
+    for row in enron_table(root):
+        key = f"enron/{row['Message ID']}"
+        label, subject, message = row["Spam/Ham"], row["Subject"], row["Message"]
+        mailbox += (before, label) == ("spam", "ham")
+        before = label if label in ("ham", "spam") else before
+        if label not in ("ham", "spam"):
+            broken.append(f"{key}: its label is {label!r}")
+        elif split and key not in split:
+            broken.append(f"{key}: {ENRON_SPLIT} does not know it")
+        elif not subject.strip() and not message.strip():
+            broken.append(f"{key}: neither subject nor message")
+        else:
+            source = f"enron/{split[key].mailbox if split else mailbox}"
+            yield Raw("enron", source, key, cast(Label, label), (subject, message), row["Date"])
 
 
 def _spamassassin(root: Path, broken: list[str]) -> Iterator[Raw]:
@@ -205,7 +243,7 @@ def _members(root: Path, archive: str) -> Iterator[tuple[str, bytes]]:
 def _found(root: Path, name: str) -> Path:
     path = root / name
     if not path.is_file():
-        raise MailtaggerError(f"The corpus file {path} is not there.", WAY[name])
+        raise MailtaggerError(f"The corpus file {path} is not there.", f"{WAY[name]} --corpora does without.")
     return path
 
 

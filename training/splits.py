@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Literal
 
 from mailtagger.errors import MailtaggerError
@@ -15,6 +16,7 @@ from training.corpora import Document, EnronSplit
 from training.duplicates import components, pairs, signatures
 
 Part = Literal["train", "valid", "test", "out"]
+PARTS: tuple[Part, ...] = ("train", "valid", "test", "out")
 FAMILIES = ("enron", "spamassassin", "phishing", "modern")
 MAILBOXES = tuple("123456")
 FOLDS = tuple("12345")
@@ -41,9 +43,12 @@ class Split:
     test: tuple[Row, ...]
 
 
-def assign(documents: Sequence[Document], enron: Mapping[str, EnronSplit]) -> list[Row]:
+def assign(
+    documents: Sequence[Document], enron: Mapping[str, EnronSplit], given: Mapping[str, str] = MappingProxyType({})
+) -> list[Row]:
     """The rows: groups are Enron's near groups and what is like them, or like one another, elsewhere; parts are Enron's
-    own, and 80/10/10 by group for the rest."""
+    own, and 80/10/10 by group for the rest. Where `given` says train or test of a key, so it is; a tenth of such
+    training groups is for validation."""
     edges = _known_groups(documents, enron)
     for i, j in pairs(signatures([document.text for document in documents])):
         if not documents[i].corpus == documents[j].corpus == "enron":
@@ -58,8 +63,22 @@ def assign(documents: Sequence[Document], enron: Mapping[str, EnronSplit]) -> li
     for document, group in zip(documents, found, strict=True):
         known = enron.get(document.key)
         part = _checked(known.dedup) if known else parts[group]
+        if of := given.get(document.key):
+            part = "test" if of == "test" else "valid" if _number(names[group]) % TUNING == 0 else "train"
         rows.append(Row(document, names[group], part, known.random if known else ""))
     return rows
+
+
+def own_split(documents: Sequence[Document]) -> dict[str, EnronSplit]:
+    """What enron_split.csv says, made anew where it is not there: near-duplicates by MinHash, parts by hash."""
+    enron = [document for document in documents if document.corpus == "enron"]
+    found = components(len(enron), pairs(signatures([document.text for document in enron])))
+    made = {}
+    for document, group in zip(enron, found, strict=True):
+        random = "valid" if _number(document.key) % 5 == 0 else "train"
+        mailbox, name = document.source.partition("/")[2], enron[group].key
+        made[document.key] = EnronSplit(mailbox, name, random, _eighty_ten_ten(name))
+    return made
 
 
 def split(protocol: str, rows: Iterable[Row]) -> Split:
@@ -164,6 +183,10 @@ def _part(name: str, inside: Iterable[Document], enron: Mapping[str, EnronSplit]
     given = {_checked(enron[d.key].dedup) for d in inside if d.key in enron}
     if given:
         return given.pop() if len(given) == 1 else "out"
+    return _eighty_ten_ten(name)
+
+
+def _eighty_ten_ten(name: str) -> Part:
     tenth = _number(name) % 10
     return "train" if tenth < 8 else "valid" if tenth == 8 else "test"
 
