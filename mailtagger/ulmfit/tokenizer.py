@@ -1,7 +1,8 @@
-"""Cleaned text ↔ ids: sentencepiece unigram, trained on a sample and saved as one file."""
+"""Cleaned text ↔ ids: sentencepiece unigram or BPE, trained on a sample and saved as one file."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal, Protocol, overload
 
 import numpy as np
 import sentencepiece
@@ -11,19 +12,40 @@ UNKNOWN, START, END, PAD = 0, 1, 2, 3
 STRUCTURE = ("xxattach", "xxhtmlonly", "xxhidden", "xxmismatch", "xxreplyto")  # facts beside the text; two of old
 DISGUISES = ("xxzero", "xxmixed", "xxspaced")  # words that were hidden from a filter
 MARKS = ("xxurl", "xxmail", "xxrep", "xxid", "xxlong", *STRUCTURE, *DISGUISES)
+SYMBOLS = (*MARKS, *(f"xxn{n}" for n in range(2, 9)))  # pieces of every tokeniser, with the ids after PAD
+Model = Literal["unigram", "bpe"]
 
 
-def train(texts: Iterable[str], file: Path, vocabulary: int = 8000, sample: int = 400_000) -> None:
-    """Write a unigram model (Kudo 2018) of `vocabulary` pieces; text is lower case already, so no further rules."""
+class Tokenizer(Protocol):
+    """What training asks of a tokeniser: a part of sentencepiece's processor, which is one."""
+
+    @overload
+    def encode(self, texts: str) -> list[int]: ...
+    @overload
+    def encode(self, texts: list[str]) -> list[list[int]]: ...
+    @overload
+    def decode(self, ids: list[int]) -> str: ...
+    @overload
+    def decode(self, ids: list[list[int]]) -> list[str]: ...
+    def vocab_size(self) -> int: ...
+    def id_to_piece(self, id: int) -> str: ...
+    def piece_to_id(self, piece: str) -> int: ...
+
+
+def train(
+    texts: Iterable[str], file: Path, vocabulary: int = 8000, sample: int = 400_000, model: Model = "unigram"
+) -> None:
+    """Write a unigram (Kudo 2018) or BPE model (Sennrich et al. 2016) of `vocabulary` pieces; text is lower case
+    already, so no further rules."""
     file.parent.mkdir(parents=True, exist_ok=True)
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts),
         model_prefix=str(file.with_suffix("")),
         vocab_size=vocabulary,
-        model_type="unigram",
+        model_type=model,
         character_coverage=0.9995,
         normalization_rule_name="identity",
-        user_defined_symbols=[*MARKS, *(f"xxn{n}" for n in range(2, 9))],
+        user_defined_symbols=[*SYMBOLS],
         unk_id=UNKNOWN,
         bos_id=START,
         eos_id=END,
@@ -45,7 +67,7 @@ def cut(ids: Sequence[int], head: int = 256, tail: int = 128) -> list[int]:
     return list(ids) if len(ids) <= head + tail else [*ids[:head], *ids[-tail:]]
 
 
-def stream(processor: sentencepiece.SentencePieceProcessor, texts: Sequence[str]) -> NDArray[np.uint16]:
+def stream(processor: Tokenizer, texts: Sequence[str]) -> NDArray[np.uint16]:
     """Return all texts as one stream of ids, each document closed by END (vocabulary ≤ 65,536)."""
     parts = [np.asarray([*ids, END], np.uint16) for ids in processor.encode(list(texts))]
     return np.concatenate(parts)
