@@ -10,7 +10,7 @@ PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 APT := apt-get install --no-install-recommends -y
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-faults ledger soak load check bench model dovecot clean
+.PHONY: help venv demo test test-faults ledger soak load check bench bench-train model dovecot clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -42,6 +42,9 @@ check: $(VENV)/dev ## lint and types
 
 bench: $(VENV)/train ## speed and memory beside fastai, bogofilter and SpamAssassin, on the same messages
 	@$(BIN)/python -m training.bench $(ARGS)
+
+bench-train: $(VENV)/train ## tokens/s of training a language model beside fastai's and a plain nn.LSTM, on the same batches
+	@$(BIN)/python -m training.bench_train $(ARGS)
 
 model: build/models/$(ID)/meta.json ## the default model from raw corpora, stage by stage; goes on where it was stopped (-j2: two at once)
 
@@ -82,7 +85,7 @@ $(BIN)/python:
 $(VENV)/core: EXTRAS :=
 $(VENV)/demo: EXTRAS := [demo]
 $(VENV)/dev: EXTRAS := [demo,dev]
-$(VENV)/train: EXTRAS := [train]
+$(VENV)/train: EXTRAS := [train,study]
 
 $(VENV)/core $(VENV)/demo $(VENV)/dev $(VENV)/train: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing mailtagger$(EXTRAS) into $(VENV) (this takes a minute, once)"
