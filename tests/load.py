@@ -4,8 +4,9 @@
     python -m tests.load --accounts 10 --messages 5000 --picture build/load.png
 
 One `run` watches all accounts, and one more whose server never answers. Meanwhile `scan --apply` goes through the huge
-folder, is killed at a third, and is begun again. Status 1 if memory passes the limit, new mail anywhere waits too long
-for its mark, or a message is scored or marked a second time.
+folder, is killed at a third, and is begun again; where the time of that went is told. Status 1 if memory passes the
+limit, new mail anywhere waits too long for its mark, a message is scored or marked a second time, or not marked, or if
+anything takes more of the scan's time than scoring does.
 """
 
 import argparse
@@ -28,19 +29,16 @@ from typing import Any
 import yaml
 
 from mailtagger import artifact
-from mailtagger.clean import clean
 from mailtagger.dovecot import PASSWORD
 from mailtagger.journal import FILE
-from mailtagger.parse import parse
-from mailtagger.score import open_scorer
 from tests.gauge import Gauge
 from tests.imap_server import Tool, fault_proxy
 from tests.running import Daemon, message, spam
+from tests.shares import SCORING
 from tests.tiny_model import HAM, NEITHER, SPAM, tiny_model
 
 MEGABYTES, SECONDS = 250.0, 10.0  # the most memory, and the longest wait of new mail for its mark
 BIG, FOLDER = "user1", "Archive"  # where the huge folder is
-ALONE = 2_000  # messages for the speed of scoring alone
 
 
 def written(number: int) -> bytes:
@@ -125,8 +123,8 @@ class Load:
         listed = self.directory / name
         with listed.open("w") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "mailtagger", "--config", str(self.config), "scan", "--account", BIG,
-                 "--folder", FOLDER, "--apply", "--yes", "--json"],
+                [sys.executable, "-m", "tests.shares", str(listed.with_suffix(".shares")), "--config", str(self.config),
+                 "scan", "--account", BIG, "--folder", FOLDER, "--apply", "--yes", "--json"],
                 stdout=out, text=True, env=os.environ | self.environment,
             )
         with Gauge(process.pid, 1.0) as gauge:
@@ -137,28 +135,29 @@ class Load:
                 process.wait()
 
 
-def alone(model: Path) -> float:
-    """Milliseconds of CPU a message, parsed, cleaned and scored in this process: no server, no journal."""
-    scorer = open_scorer(artifact.load(model))
-    mails = [written(number) for number in range(ALONE)]
-    began = time.process_time()
-    for raw in mails:
-        scorer.score(clean(parse(raw)))
-    return 1000 * (time.process_time() - began) / ALONE
+def told(load: Load, gauge: Gauge, path: Path, scored: int) -> None:
+    """Says where the time of a scan went; wrong where anything takes more of it than scoring does."""
+    spent: dict[str, list[float]] = json.loads(path.read_text())
+    wall, cpu = (sum(column) for column in zip(*spent.values(), strict=True))
+    parts = ", ".join(f"{kind} {100 * of_wall / wall:.0f} % ({100 * of_cpu / cpu:.0f} %)"
+                      for kind, (of_wall, of_cpu) in spent.items())
+    gauge.note(f"{scored:,} messages were scored in it, {scored / wall:.0f} a second: {1000 * wall / scored:.2f} ms"
+               f" each, and {1000 * cpu / scored:.2f} of its CPU")
+    gauge.note(f"share of wall clock (of CPU): {parts}")
+    if max(spent, key=lambda kind: spent[kind][0]) != SCORING:
+        load.wrong.append("the scan is not bounded by scoring")
 
 
-def scan_twice(load: Load, gauge: Gauge, messages: int, alone: float) -> None:
+def scan_twice(load: Load, gauge: Gauge, messages: int) -> None:
     """The huge folder scanned, killed at a third, and scanned again: what was done is not done again."""
-    with load.scanning("first.jsonl") as (process, scanner, listed):
+    with load.scanning("first.jsonl") as (process, _, listed):
         while process.poll() is None and listed.read_bytes().count(b"\n") < messages // 3:
             time.sleep(0.5)
         process.kill()
         gauge.note("the scan is killed")
     [[judged, seconds]] = load.rows("SELECT count(*), max(at) - min(at) FROM messages"
                                     f" WHERE account = '{BIG}' AND folder = '{FOLDER}'")
-    cpu = 1000 * (scanner.readings[-1].cpu - scanner.readings[0].cpu) / judged
-    gauge.note(f"{judged:,} messages were judged by then, {judged / seconds:.0f} a second; a scan"
-               f" takes {cpu:.2f} ms of CPU a message, of which scoring alone takes {alone:.2f}")
+    gauge.note(f"{judged:,} messages were judged by then, {judged / seconds:.0f} a second")
     with load.scanning("second.jsonl") as (process, scanner, listed):
         load.latencies(gauge, "while one account is scanned")
         process.wait()
@@ -166,9 +165,17 @@ def scan_twice(load: Load, gauge: Gauge, messages: int, alone: float) -> None:
     again = sum("judged before" in line.get("notes", ()) for line in lines)
     peak = max(reading.megabytes for reading in scanner.readings)
     gauge.note(f"scanned to the end: {lines[-1]}, {again:,} judged before; {peak:.0f} MB at most")
-    twice = load.rows("SELECT uid FROM intents WHERE act = 'keyword' AND state = 'done' GROUP BY account, folder, uid"
-                      " HAVING count(*) > 1")
+    if process.returncode:
+        load.wrong.append(f"the scan ended with {process.returncode}")
+    else:
+        told(load, gauge, listed.with_suffix(".shares"), messages - judged)
+    twice = load.rows("SELECT uid FROM intents WHERE act = 'keyword' AND state = 'done'"
+                      " GROUP BY account, folder, uid HAVING count(*) > 1")
+    [[unmarked]] = load.rows(f"SELECT count(*) FROM messages AS m WHERE verdict <> 'ham' AND folder = '{FOLDER}'"
+                             " AND NOT EXISTS (SELECT 1 FROM intents AS i WHERE i.account = m.account"
+                             " AND i.folder = m.folder AND i.uid = m.uid AND i.state = 'done')")
     load.wrong += [f"{len(twice)} messages were marked twice"] if twice else []
+    load.wrong += [f"{unmarked} messages that are not ham have no mark"] if unmarked else []
     load.wrong += [f"{judged:,} were judged, and only {again:,} were not scored again"] if again != judged else []
     load.wrong += [f"the scan saw {len(lines) - 1:,} of {messages:,} messages"] if len(lines) - 1 != messages else []
     load.wrong += [f"the scan took {peak:.0f} MB"] if peak > MEGABYTES else []
@@ -195,7 +202,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with server.client(BIG) as client:  # so that the maildir is there
             client.select_folder("INBOX")
         fill(Path(server.env["MAIL_ROOT"]) / BIG, asked.messages)
-        speed = alone(model)
         daemon = Daemon(load.config, ("-m", "mailtagger", "--config", str(load.config), "run"), load.environment)
         try:
             with Gauge(daemon.process.pid, 1.0) as gauge:
@@ -204,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 load.latencies(gauge, "at rest")
                 dead.frozen = True
                 load.latencies(gauge, "while one server is silent")
-                scan_twice(load, gauge, asked.messages, speed)
+                scan_twice(load, gauge, asked.messages)
                 seconds = daemon.end()
             print(f"run ended in {seconds:.1f} s\n{gauge.table()}")
         finally:

@@ -411,8 +411,11 @@ def test_the_newest_since_a_day(mailbox: MemoryMailbox, journal: Journal) -> Non
     assert ([outcome.uid for outcome in outcomes], totals, mailbox.calls.count("fetch")) == ([3, 4], [2], 2)
 
 
-def test_a_scan_that_was_cut_off_goes_on_where_it_was(mailbox: MemoryMailbox, journal: Journal) -> None:
+def test_a_scan_that_was_cut_off_goes_on_where_it_was(
+    mailbox: MemoryMailbox, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The messages before the cut are neither fetched nor scored again."""
+    monkeypatch.setattr(pipeline, "MARKING", 0.0)
     for _ in range(2 * pipeline.CHUNK):
         mailbox.server.deliver(raw())
     scorer = Words()
@@ -425,6 +428,41 @@ def test_a_scan_that_was_cut_off_goes_on_where_it_was(mailbox: MemoryMailbox, jo
         next(outcomes)
     assert len(scanned(work, mailbox)) == 2 * pipeline.CHUNK
     assert len(scorer.texts) == 2 * pipeline.CHUNK
+
+
+def test_what_is_judged_in_one_breath_is_marked_at_once(
+    mailbox: MemoryMailbox, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For each STORE a server may look through its whole folder: one for many chunks, or one for each slow one."""
+    for _ in range(3 * pipeline.CHUNK):
+        mailbox.server.deliver(raw("unsure"))
+    assert len(scanned(job(journal), mailbox)) == 3 * pipeline.CHUNK
+    assert mailbox.calls.count("add_keywords") == 1
+    for _ in range(3 * pipeline.CHUNK):
+        mailbox.server.deliver(raw("unsure"))
+    monkeypatch.setattr(pipeline, "MARKING", 0.0)
+    scanned(job(journal), mailbox)
+    assert mailbox.calls.count("add_keywords") == 4
+
+
+def test_what_was_judged_and_not_marked_is_marked_by_the_next_pass(mailbox: MemoryMailbox, journal: Journal) -> None:
+    """The connection broke before the mark: the message is marked once, and not scored again."""
+    for _ in range(2 * pipeline.CHUNK):
+        mailbox.server.deliver(raw("unsure"))
+    scorer = Words()
+    outcomes = scan(job(journal, scorer, stop=lambda: _cut(mailbox, scorer)), connected(mailbox), "INBOX")
+    with pytest.raises(TryLater):
+        list(outcomes)
+    assert mailbox.calls.count("add_keywords") == 0
+    assert brief(scanned(job(journal, scorer), mailbox)) == [("unsure", "keyword", True)] * 2 * pipeline.CHUNK
+    assert len(scorer.texts) == 2 * pipeline.CHUNK
+    assert mailbox.calls.count("add_keywords") == 1
+
+
+def _cut(mailbox: MemoryMailbox, scorer: Words) -> bool:
+    if len(scorer.texts) == pipeline.CHUNK:
+        mailbox.fail("fetch", TryLater("cut"))
+    return False
 
 
 def test_stop_ends_after_the_message_in_hand(mailbox: MemoryMailbox, journal: Journal) -> None:
