@@ -105,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("protocol", nargs="?", default="dedup", help="of the classifier: dedup, lomo:1 …")
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--mails", type=int, default=6000, help="that each classifier reads, again and again if few")
+    options.add_argument("--tokens", type=int, help="of an epoch of a language model")
     options.add_argument("--bf16", action="store_true", help="multiply in bf16, on a processor that can")
     options.add_argument("--write", action="store_true", help=f"the table into {RESULTS}")
     options.add_argument("--smoke", action="store_true", help="all of it in seconds, on made-up mail")
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.smoke:
         lm.main(["--smoke"])
         lm.main("--backward --resume --size tiny --general-minutes 0 --epochs 1".split())
-        chosen.seeds, chosen.mails = 1, 200
+        chosen.seeds, chosen.mails, chosen.tokens = 1, 200, 3000
     torch.set_num_threads(1)
     RUNS.mkdir(parents=True, exist_ok=True)
     pieces = tokenizer.load(lm.LM / lm.TOKENIZER)
@@ -122,9 +123,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             text = classifiers(chosen.protocol, chosen.seeds, budget, pieces)
             name = f"ablations, {chosen.protocol}"
         case "lm":
-            text, name = language_models(pieces, chosen.seeds, chosen.bf16), "ablations, language model"
+            text = language_models(pieces, chosen.tokens or TRIAL_TOKENS, chosen.seeds, chosen.bf16)
+            name = "ablations, language model"
         case _:
-            text, name = tunings(pieces, chosen.seeds, chosen.bf16), "ablations, fine-tuning the language model"
+            text = tunings(pieces, chosen.tokens or TUNING_TOKENS, chosen.seeds, chosen.bf16)
+            name = "ablations, fine-tuning the language model"
     print(text)
     if chosen.write:
         replace_section(RESULTS, name, text)
@@ -209,9 +212,9 @@ def drawn(rows: Split, labels: int, seed: int) -> list[Row]:
     return [row for half in halves for row in half[: labels // 2]]
 
 
-def language_models(pieces: SentencePieceProcessor, seeds: int, bf16: bool) -> str:
+def language_models(pieces: SentencePieceProcessor, tokens: int, seeds: int, bf16: bool) -> str:
     """Perplexity of mail with each part of AWD-LSTM left out, from scratch."""
-    stream, valid = _mail(pieces, TRIAL_TOKENS)
+    stream, valid = _mail(pieces, tokens)
     plan, drop = train.Schedule(600, 6, 4e-3, batch=32, bf16=bf16), Dropouts()
     parts: dict[str, tuple[train.Schedule, Dropouts, dict[str, float], bool]] = {
         "all of it, AdamW": (plan, drop, {}, True),
@@ -248,9 +251,9 @@ def language_models(pieces: SentencePieceProcessor, seeds: int, bf16: bool) -> s
     return f"{about}\n\n{table(['language model', 'perplexity'], lines)}"
 
 
-def tunings(pieces: SentencePieceProcessor, seeds: int, bf16: bool) -> str:
+def tunings(pieces: SentencePieceProcessor, tokens: int, seeds: int, bf16: bool) -> str:
     """Perplexity of mail after fine-tuning the general language model, by how the rates go."""
-    stream, valid = _mail(pieces, TUNING_TOKENS)
+    stream, valid = _mail(pieces, tokens)
     general = load_file(lm.LM / f"{lm.GENERAL}.safetensors")
     sizes = classifier.sizes(lm.LM / f"{lm.GENERAL}.safetensors")
     lines = []

@@ -46,6 +46,12 @@ class Schedule:
         return SHAPES[self.shape](min(share, 1.0))
 
 
+def spent(by_epochs: float, by_clock: float, ahead: float = 0.02) -> float:
+    """The share of a budget that is spent: the clock's where it is clearly ahead. So a run that its epochs end does not
+    depend on how fast the machine was, and comes out the same again."""
+    return by_clock if by_clock > by_epochs + ahead else by_epochs
+
+
 class Run:
     """Where a run stands, kept beside what it makes, so that it can be killed."""
 

@@ -25,7 +25,7 @@ from mailtagger.ulmfit.batching import Stream, batches, padded, rows, shuffled, 
 from mailtagger.ulmfit.linear import LINEAR
 from mailtagger.ulmfit.model import Classifier, LanguageModel, State
 from mailtagger.ulmfit.progress import Log, Progress
-from mailtagger.ulmfit.run import Run, Schedule, estimate
+from mailtagger.ulmfit.run import Run, Schedule, estimate, spent
 from mailtagger.ulmfit.tokenizer import UNKNOWN, cut
 
 Noise = Callable[[list[int], np.random.Generator], list[int]]
@@ -83,7 +83,7 @@ def fit_language_model(
     if not at:
         estimate(log, model, "tokens", len(train), plan, _window(rows(train, plan.batch).to(device), plan, sampled))
         log("epoch | train loss | valid loss | accuracy | perplexity | tokens | minutes")
-    found, spent = None, 0.0
+    found, share = None, at.get("share", 0.0)
     for epoch in range(at.get("epoch", 0), math.ceil(plan.epochs)):
         rng = np.random.default_rng((plan.seed, epoch))
         data = rows(shuffled(train, rng), plan.batch).to(device)
@@ -92,10 +92,10 @@ def fit_language_model(
         for start, length in windows(n, plan.bptt, rng) if plan.variable else _fixed(n, plan.bptt):
             if start < resumed:
                 continue
-            spent = max(progress.seconds / 60 / plan.minutes, (epoch + start / n) / plan.epochs)
-            if spent >= 1:
+            share = spent((epoch + start / n) / plan.epochs, progress.seconds / 60 / plan.minutes)
+            if share >= 1:
                 break
-            rate = plan.rate * plan.factor(spent)
+            rate = plan.rate * plan.factor(share)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["scale"] * length / plan.bptt
             x, y = data[:, start : start + length], data[:, start + 1 : start + length + 1]
@@ -105,19 +105,19 @@ def fit_language_model(
             steps, seen, count = steps + 1, seen + length * plan.batch, count + 1
             losses += loss
             if steps % TOLD == 0:
-                progress.tell(steps, seen, spent, rate, float(loss))
+                progress.tell(steps, seen, share, rate, float(loss))
             if average and any(start < check <= start + length for check in checks):
                 average.validated(evaluate_language_model(model, valid).loss)
             if steps % KEPT == 0:
                 numbers = {"epoch": epoch, "at": start + length, "steps": steps, "seen": seen}
-                numbers |= {"losses": float(losses), "count": count, "seconds": progress.seconds}
+                numbers |= {"losses": float(losses), "count": count, "seconds": progress.seconds, "share": share}
                 run.keep(model, optimizer, *_both(numbers, average, state))
         with average.applied() if average else nullcontext():
             found = evaluate_language_model(model, valid)
         if average:
             average.validated(found.loss)
-        rate = plan.rate * plan.factor(spent)
-        progress.judged(steps, seen, spent, rate, found.loss, found.accuracy, found.perplexity)
+        rate = plan.rate * plan.factor(share)
+        progress.judged(steps, seen, share, rate, found.loss, found.accuracy, found.perplexity)
         cells = (
             f"{float(losses) / max(count, 1):.4f} | {found.loss:.4f} | {found.accuracy:.4f} | {found.perplexity:.1f}"
         )
@@ -208,7 +208,7 @@ def fit_classifier(
         log, "mails", checkpoint and checkpoint.with_suffix(".csv"), begun.get("seconds", 0.0), begun.get("steps", 0)
     )
     steps, seen = begun.get("steps", 0), begun.get("seen", 0)
-    for stage, (groups, share) in enumerate(stages):
+    for stage, (groups, part) in enumerate(stages):
         if stage < begun.get("stage", 0):
             continue
         trained = {id(p) for g in groups for p in g["params"]}
@@ -220,23 +220,23 @@ def fit_classifier(
             run.restore(model, optimizer)
             at = begun
         done, began = at.get("done", 0), time.monotonic() - at.get("stage_seconds", 0.0)
-        running, epoch, first, spent = at.get("running", 0.0), at.get("epoch", 0), at.get("batch", 0), 0.0
-        while spent < 1:
+        running, epoch, first, share = at.get("running", 0.0), at.get("epoch", 0), at.get("batch", 0), 0.0
+        while share < 1:
             rng = np.random.default_rng((plan.seed, stage, epoch))
             drawn = rng.choice(len(documents), len(documents), p=chances)
             order = batches(lengths[drawn].tolist(), plan.batch * 128, rng)
             for b, batch in enumerate(order):
                 if b < first:
                     continue
-                spent = done / (plan.epochs * len(documents) * share)
-                spent = max(spent, (time.monotonic() - began) / 60 / (plan.minutes * share))
-                if spent >= 1:
+                by_clock = (time.monotonic() - began) / 60 / (plan.minutes * part)
+                share = spent(done / (plan.epochs * len(documents) * part), by_clock)
+                if share >= 1:
                     break
                 done, seen = done + len(batch), seen + len(batch)
                 if len(batch) < 2:
                     continue  # batch norm needs two rows
                 for group in optimizer.param_groups:
-                    group["lr"] = plan.rate * group["scale"] * plan.factor(spent)
+                    group["lr"] = plan.rate * group["scale"] * plan.factor(share)
                 rng = np.random.default_rng((plan.seed, stage, epoch, b))
                 limit = int(rng.choice(LIMITS, p=CHANCES))
                 chosen = [int(drawn[i]) for i in batch]
@@ -247,16 +247,16 @@ def fit_classifier(
                 running = 0.98 * running + 0.02 * loss
                 steps += 1
                 if steps % TOLD == 0:
-                    rate = plan.rate * plan.factor(spent)
-                    what = f"{spent:.0%} of stage {stage + 1}"
-                    whole = sum(s for _, s in stages[:stage]) + share * min(spent, 1)
+                    rate = plan.rate * plan.factor(share)
+                    what = f"{share:.0%} of stage {stage + 1}"
+                    whole = sum(s for _, s in stages[:stage]) + part * min(share, 1)
                     progress.tell(steps, seen, whole, rate, running, what)
                 if steps % KEPT == 0:
                     numbers = {"stage": stage, "epoch": epoch, "batch": b + 1, "done": done, "steps": steps}
                     numbers |= {"seen": seen, "running": running, "seconds": progress.seconds}
                     run.keep(model, optimizer, {}, numbers | {"stage_seconds": time.monotonic() - began})
             epoch, first = epoch + 1, 0
-            spent = max(spent, done / (plan.epochs * len(documents) * share))
+            share = max(share, done / (plan.epochs * len(documents) * part))
         log(f"stage {stage + 1} of {len(stages)}: {done:,} mails, running loss {running:.4f}")
     run.end()
 

@@ -1,0 +1,91 @@
+"""Every stage of training, whole, in seconds, on made-up mail; and what they say when they cannot begin."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the [train] extra: make .venv/train")
+
+from mailtagger import artifact  # noqa: E402
+from mailtagger.errors import MailtaggerError  # noqa: E402
+from mailtagger.score import open_scorer  # noqa: E402
+from training import ablate, classifier, lm  # noqa: E402
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A smoke goes elsewhere and says where corpora are: undone behind each test."""
+    before, corpora = Path.cwd(), os.environ.get("MAILTAGGER_CORPORA")
+    monkeypatch.setenv("MAILTAGGER_CORPORA", corpora or "")
+    yield
+    os.chdir(before)
+
+
+def test_the_language_model_forward_and_backward(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both stages in both directions, a table of each epoch; --resume keeps what is complete."""
+    lm.main(["--smoke"])
+    assert {f.name for f in Path("build/lm").iterdir()} >= {
+        "tokenizer.model",
+        "general.safetensors",
+        "mail.safetensors",
+        "general.csv",
+        "mail.csv",
+        "log.txt",
+        "stages.json",
+    }
+    said = capsys.readouterr().out
+    assert said.count("epoch | train loss | valid loss | accuracy | perplexity | tokens | minutes") == 2
+    stamp = Path("build/lm/mail.safetensors").stat().st_mtime_ns
+    lm.main("--resume --backward --size tiny --epochs 1".split())
+    assert Path("build/lm/mail-backward.safetensors").exists()
+    assert Path("build/lm/mail.safetensors").stat().st_mtime_ns == stamp
+    assert set(json.loads(Path("build/lm/stages.json").read_text())["complete"]) == {
+        "tokenizer",
+        "general",
+        "mail",
+        "general-backward",
+        "mail-backward",
+    }
+
+
+def test_a_classifier_becomes_an_artifact(tmp_path: Path) -> None:
+    """That loads, scores, and says how it came about; the snapshot of its run is gone."""
+    classifier.main(["dedup", "--smoke", "--out", str(tmp_path / "trial"), "--unfreezing", "chain-thaw"])
+    found = artifact.load(tmp_path / "trial")
+    assert found.meta.metrics["training"]["protocol"] == "dedup"
+    assert 0 <= open_scorer(found).score("claim your free prize").p <= 1
+    assert {f.name for f in tmp_path.iterdir()} == {"trial", "trial.csv"}
+
+
+@pytest.mark.parametrize("kind", ["classifier dedup", "finetune", "lm"])
+def test_ablations(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each has a row in the table; a second time, nothing is trained again."""
+    ablate.main([*kind.split(), "--smoke"])
+    first = capsys.readouterr().out.rpartition("\n\n|")[2]
+    wanted = [answer for answers in ablate.QUESTIONS.values() for answer in answers] + ["mean of both", "NB"]
+    for answer in wanted if kind.startswith("classifier") else ["NT-ASGD"] if kind == "lm" else ["one cycle, one rate"]:
+        assert answer in first
+    ablate.main([*kind.split(), "--seeds", "1", "--mails", "200", "--tokens", "3000"])
+    second = capsys.readouterr().out
+    assert second.rpartition("\n\n|")[2] == first
+    assert "left" not in second and "epoch" not in second.partition("| --- |")[0].partition("==")[0]
+
+
+@pytest.mark.parametrize("setting", ["--rate -1", "--minutes 0"])
+def test_a_bad_setting_is_refused_before_anything_is_read(setting: str, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """Even the corpora are not there yet."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MailtaggerError, match="Nothing can be trained with"):
+        classifier.main(["dedup", *setting.split()])
+
+
+def test_text_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is named."""
+    monkeypatch.setenv("MAILTAGGER_CORPORA", str(tmp_path))
+    with pytest.raises(MailtaggerError, match="mail_text"):
+        lm.mail(tmp_path)
