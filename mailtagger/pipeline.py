@@ -26,9 +26,9 @@ from mailtagger.report import plain
 log = logging.getLogger(__name__)
 
 CHUNK = 25  # messages that are fetched and committed together: a quarter of a second of scoring
-# Seconds of judging after which what was judged is marked: for every STORE a server may look through the whole folder
-# (Dovecot's maildir: 0.17 s of 100,000 messages), and for each CHUNK that took longer than the scoring.
-MARKING = 2.0
+# Messages that are marked together: for every STORE a server may look through the whole folder (Dovecot: 0.17 s long
+# through 100,000 messages), and for each CHUNK that took longer than the scoring.
+MARKED = 250
 PASS = 500  # messages after which the brake is asked, spam is moved, and the daemon's watermark rises
 HELD = "the brake held it back"
 SPARED = "meanwhile somebody marked it as deleted, draft or not junk"
@@ -145,17 +145,17 @@ def sweep(
 
 
 def _gathered(job: Job, mailbox: Mailbox, place: Place, uids: Sequence[int]) -> Iterator[list[Judgement]]:
-    """Judged and recorded a CHUNK at a time, and given on to be marked when that has taken MARKING, or at the end."""
-    group, began = list[Judgement](), time.monotonic()
+    """Judged and recorded a CHUNK at a time, and given on to be marked when there are MARKED, or no more."""
+    group = list[Judgement]()
     for start in range(0, len(uids), CHUNK):
         if job.stop():
             break
         judged = list(judge(job, mailbox, place.state, uids[start : start + CHUNK]))
         _record(job, mailbox, judged)
         group += judged
-        if time.monotonic() - began >= MARKING:
+        if len(group) >= MARKED:
             yield group
-            group, began = [], time.monotonic()
+            group = []
     if group:
         yield group
 

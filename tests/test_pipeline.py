@@ -415,7 +415,7 @@ def test_a_scan_that_was_cut_off_goes_on_where_it_was(
     mailbox: MemoryMailbox, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The messages before the cut are neither fetched nor scored again."""
-    monkeypatch.setattr(pipeline, "MARKING", 0.0)
+    monkeypatch.setattr(pipeline, "MARKED", pipeline.CHUNK)
     for _ in range(2 * pipeline.CHUNK):
         mailbox.server.deliver(raw())
     scorer = Words()
@@ -430,19 +430,12 @@ def test_a_scan_that_was_cut_off_goes_on_where_it_was(
     assert len(scorer.texts) == 2 * pipeline.CHUNK
 
 
-def test_what_is_judged_in_one_breath_is_marked_at_once(
-    mailbox: MemoryMailbox, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """For each STORE a server may look through its whole folder: one for many chunks, or one for each slow one."""
-    for _ in range(3 * pipeline.CHUNK):
+def test_many_chunks_are_marked_together(mailbox: MemoryMailbox, journal: Journal) -> None:
+    """For each STORE a server may look through its whole folder."""
+    for _ in range(pipeline.MARKED + 1):
         mailbox.server.deliver(raw("unsure"))
-    assert len(scanned(job(journal), mailbox)) == 3 * pipeline.CHUNK
-    assert mailbox.calls.count("add_keywords") == 1
-    for _ in range(3 * pipeline.CHUNK):
-        mailbox.server.deliver(raw("unsure"))
-    monkeypatch.setattr(pipeline, "MARKING", 0.0)
-    scanned(job(journal), mailbox)
-    assert mailbox.calls.count("add_keywords") == 4
+    assert brief(run(job(journal), mailbox)) == [("unsure", "keyword", True)] * (pipeline.MARKED + 1)
+    assert mailbox.calls.count("add_keywords") == 2
 
 
 def test_what_was_judged_and_not_marked_is_marked_by_the_next_pass(mailbox: MemoryMailbox, journal: Journal) -> None:
