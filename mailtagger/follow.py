@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 from mailtagger import dragged, rescue
 from mailtagger.apply import left_alone, standing
+from mailtagger.begun import DEADLY, Begun
 from mailtagger.config import Account
 from mailtagger.decide import Word
 from mailtagger.errors import MailboxError, MailtaggerError
@@ -105,18 +106,20 @@ class _Look:
         for start in range(0, len(uids), CHUNK):
             if self._job.stop():
                 return
-            heads = [
-                (head, parse(head.header).message_id)
-                for head in self._mailbox.heads(uids[start : start + CHUNK]) if not left_alone(head.flags)
-            ]
-            suspects = [head.address.uid for head, message_id in heads if self._suspect(head, message_id, before)]
-            asked = self._put_here if self._teaching == "spam" else self._rescued
-            found = {}
-            for message in self._mailbox.fetch(suspects) if suspects else ():
-                with self._passing_by(message):
-                    mail, ident = parse(message.raw), identify(message.raw)
-                    found[message.address.uid] = ident, asked(message, mail, ident, before)
-            yield from self._note(heads, found)
+            for portion in self._readable(state, uids[start : start + CHUNK]):
+                yield from self._arrived(portion, before)
+
+    def _arrived(self, uids: Sequence[int], before: FolderRow | None) -> Iterator[Lesson]:
+        heads = [(head, parse(head.header).message_id) for head in self._mailbox.heads(uids)
+                 if not left_alone(head.flags)]
+        suspects = [head.address.uid for head, message_id in heads if self._suspect(head, message_id, before)]
+        asked = self._put_here if self._teaching == "spam" else self._rescued
+        found = {}
+        for message in self._mailbox.fetch(suspects) if suspects else ():
+            with self._passing_by(message):
+                mail, ident = parse(message.raw), identify(message.raw)
+                found[message.address.uid] = ident, asked(message, mail, ident, before)
+        yield from self._note(heads, found)
 
     def _suspect(self, head: Head, message_id: str, before: FolderRow | None) -> bool:
         """Whether the message has to be read, as the user may have brought it here; its header alone is known.
@@ -176,10 +179,11 @@ class _Look:
             part = new[start : start + CHUNK]
             clear = {uid: word for uid, word in part if said.get(uid) == [word]}  # both at once say nothing
             lessons = []
-            for message in self._mailbox.fetch(sorted(clear)) if clear else ():
-                with self._passing_by(message):
-                    if lesson := self._marked(message, clear[message.address.uid]):
-                        lessons.append(lesson)
+            for portion in self._readable(state, sorted(clear)):
+                for message in self._mailbox.fetch(portion):
+                    with self._passing_by(message):
+                        if lesson := self._marked(message, clear[message.address.uid]):
+                            lessons.append(lesson)
             with self._journal.transaction():
                 news = [lesson for lesson in lessons if self._job.lessons and self._job.lessons.learn(lesson)]
                 self._places.remark(self._account, state.name, state.uidvalidity, new=part)
@@ -202,6 +206,16 @@ class _Look:
         acts = self._journal.acts(self._account, at)
         ours = lower(name for act in acts if act.act == "keyword" for name in act.target.split())
         return not lower(WORDS[word]) & (lower(row.flags_before) | ours)
+
+    def _readable(self, state: FolderState, uids: Sequence[int]) -> Iterator[Sequence[int]]:
+        """The UIDs in portions, less what kills the process each time that it is read."""
+        begun = Begun(self._journal, self._account, state.name, state.uidvalidity)
+        for portion, deadly in begun.portions(uids):
+            with begun.in_hand(portion):
+                if not deadly:
+                    yield portion
+                    continue
+            log.warning("%s/%s UID %d teaches nothing: %s", self._account, plain(self._folder), portion[0], DEADLY)
 
     @contextmanager
     def _passing_by(self, message: RawMessage) -> Iterator[None]:

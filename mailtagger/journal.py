@@ -103,6 +103,14 @@ MIGRATIONS = (
     """
     ALTER TABLE lessons ADD COLUMN base_of TEXT NOT NULL DEFAULT '';
     """,
+    # What a process had in hand when it died.
+    """
+    CREATE TABLE begun (
+        account TEXT NOT NULL, folder TEXT NOT NULL, uidvalidity INTEGER NOT NULL, uid INTEGER NOT NULL,
+        deaths INTEGER NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (account, folder, uidvalidity, uid)
+    );
+    """,
 )
 
 
@@ -247,7 +255,7 @@ class Journal:
         mode = self._db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise StateError(f"{self.path} cannot keep a write-ahead log.", "Put state_dir on a local disk.")
-        self._db.execute("PRAGMA synchronous = FULL")
+        self._synchronous("FULL")
         # The log is folded in at 0.4 MB, not at 4: on a small disk it took all the room, and left none to fold it in.
         self._db.execute("PRAGMA wal_autocheckpoint = 100")
         self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
@@ -312,6 +320,21 @@ class Journal:
                 if self._db.in_transaction:  # at times SQLite has rolled back by itself when the disk is full
                     with explained(self.path):
                         self._db.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def unsynced(self) -> Iterator[None]:
+        """A transaction that does not wait for the disk: it outlives the process, and need not outlive the machine."""
+        with self._lock:
+            self._synchronous("NORMAL")
+            try:
+                with self.transaction():
+                    yield
+            finally:
+                self._synchronous("FULL")
+
+    def _synchronous(self, level: Literal["FULL", "NORMAL"]) -> None:
+        with explained(self.path):
+            self._db.execute(f"PRAGMA synchronous = {level}")
 
     def still_there(self) -> None:
         """StateError when the file, or its log, was removed: SQLite would go on writing where nothing is kept."""
@@ -470,6 +493,7 @@ class Journal:
         """
         with self.transaction():
             gone = self._execute("DELETE FROM messages WHERE at < ? AND decided_by <> 'user'", before.timestamp())
+            self._execute("DELETE FROM begun WHERE at < ?", before.timestamp())
             self._execute(
                 "DELETE FROM intents WHERE closed_at < ? AND NOT (act = 'move' AND state = 'done')", before.timestamp()
             )

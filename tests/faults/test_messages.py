@@ -4,7 +4,9 @@ import base64
 import contextlib
 import json
 import re
+import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from imapclient.exceptions import IMAPClientError
 from tests.faults.house import House
 from tests.faults.test_clients import flag, followed, lessons, move, said
 from tests.imap_server import needs_tools
-from tests.running import HAM_TEXT, Daemon, message
+from tests.running import HAM_TEXT, SOON, Daemon, message
 from tests.running import WON as ONCE
 
 pytestmark = needs_tools
@@ -31,6 +33,18 @@ def poisoned(self, text):
     return right(self, text)
 score.Scorer.score = poisoned
 """
+# The daemon, which one text kills when it is read: by signal 9, as when memory runs out, or by a fault in native code.
+DEADLY = """
+import ctypes, os
+from mailtagger import judge
+right = judge.clean
+def deadly(mail):
+    if "poison" in mail.body:
+        {}
+    return right(mail)
+judge.clean = deadly
+"""
+DEATHS = {"killed": "os.kill(os.getpid(), 9)", "crashed": "ctypes.string_at(0)"}
 
 
 def multipart(id_: str, *parts: bytes, boundary: str = "b", text: str = WON) -> bytes:
@@ -297,6 +311,74 @@ def test_65_a_lesson_from_a_message_that_cannot_be_judged(house: House) -> None:
     flag(house, "Junk", "$NotJunk")
     daemon.until(lambda: lessons(house) == [(good, "ham")])
     assert house.inside("Junk") == {bad, good}
+
+
+def lives(house: House, how: str, done: Callable[[Daemon], bool]) -> int:
+    """How often the daemon died and was started again until that was done."""
+    for deaths in range(10):
+        daemon = house.bench.start_with(DEADLY.format(DEATHS[how]))
+        end = time.monotonic() + 2 * SOON
+        while daemon.process.poll() is None and not done(daemon):
+            assert time.monotonic() < end, daemon.log
+            time.sleep(0.05)
+        if daemon.process.poll() is None:
+            assert daemon.end() < 5
+            return deaths
+    raise AssertionError(daemon.log)
+
+
+@pytest.mark.quick
+@pytest.mark.fault(65)
+@pytest.mark.parametrize("how", list(DEATHS))
+def test_65_a_message_that_kills_the_process(house: House, how: str) -> None:
+    """Three deaths, and it is set aside, named in `status` and not read again; those beside it are judged and moved."""
+    house.configure()
+    house.start().end()
+    first, bad, second = house.drop(house.spam(), message(f"{HAM_TEXT} poison", "bad"), house.spam())
+    assert lives(house, how, lambda _: house.inside("Junk") == {first, second} and house.settled()) == 3
+    [aside] = json.loads(said(house, "status", "--json"))["accounts"][0]["set_aside"]
+    with house.server.client("alice") as user:
+        user.select_folder("INBOX")
+        assert (aside["folder"], [aside["uid"]]) == ("INBOX", user.search())
+    told = said(house, "status")
+    assert f"UID {aside['uid']} is set aside: it could not be judged: the program ended each time that it was" in told
+    third = house.drop(house.spam())
+    assert lives(house, how, lambda _: house.inside("Junk") == {first, second, *third} and house.settled()) == 0
+    assert house.inside("INBOX") == {bad}
+    assert house.rows("SELECT * FROM begun") == []
+
+
+@pytest.mark.fault(65)
+@pytest.mark.parametrize("how", list(DEATHS))
+def test_65_a_lesson_from_a_message_that_kills_the_process(house: House, how: str) -> None:
+    """Dragged to Junk it teaches nothing, after three deaths; what was dragged beside it is learned."""
+    house.configure()
+    daemon = house.start()
+    first, bad, second = house.drop(house.ham(), message(f"{HAM_TEXT} poison", "bad"), house.ham())
+    daemon.until(lambda: house.rows("SELECT COUNT(*) FROM messages") == [(3,)] and followed(house.bench, "Junk", 1))
+    daemon.end()
+    move(house, [first, bad, second], "INBOX", "Junk")
+    assert lives(house, how, lambda _: sorted(lessons(house)) == [(first, "spam"), (second, "spam")]) == 3
+    assert house.inside("Junk") == {first, bad, second}
+    assert lives(house, how, lambda daemon: daemon.hears("READY=1")) == 0
+    assert house.rows("SELECT * FROM begun") == []
+
+
+@pytest.mark.fault(65)
+def test_65_an_end_in_good_order_counts_against_nobody(house: House) -> None:
+    """SIGTERM, a lost connection: what was being read then is not taken for the cause of a death."""
+    proxy = house.proxy(("server", "cut*", "FETCH.*BODY"))
+    house.configure(proxy)
+    house.start().end()
+    [one] = house.drop(house.spam())
+    for _ in range(4):
+        daemon = house.bench.start_with("worker.FIRST_WAIT = worker.LONGEST_WAIT = 0.1")
+        before = proxy.count
+        daemon.until(lambda before=before: proxy.count > before + 3)  # type: ignore[misc]
+        daemon.end()
+        assert house.rows("SELECT * FROM begun") == []
+    proxy.rules.clear()
+    house.start().until(lambda: house.inside("Junk") == {one} and house.settled())
 
 
 # 66
