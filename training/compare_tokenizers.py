@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     budget = Budget(chosen.language_model, chosen.classifier, bf16=chosen.bf16)
     kept, found = KEPT, smoke.rows() if chosen.smoke else load(OUT)
     if chosen.smoke:
-        budget, kept = Budget(0.01, 0.01, "tiny"), Path(tempfile.mkdtemp(prefix="mailtagger-smoke-"))
+        budget, kept = Budget(0.003, 0.003, "tiny"), Path(tempfile.mkdtemp(prefix="mailtagger-smoke-"))
     rows = split(PROTOCOL, found)
     command = f"--language-model {budget.language_model:g} --classifier {budget.classifier:g} --seeds {chosen.seeds}"
     command += " --bf16" * chosen.bf16 + " --smoke" * chosen.smoke + " --write" * chosen.write

@@ -94,6 +94,8 @@ def load(file: Path, sha256: str | None = None) -> Tokenizer:
     try:
         if content.startswith(b"{"):
             return Vocabulary.parsed(content)
+        if not content:
+            raise ValueError("empty")  # which sentencepiece takes for an order to wait for a model
         return sentencepiece.SentencePieceProcessor(model_proto=content)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise MailtaggerError(f"{file} is no tokeniser, or a damaged one ({error}).", "Make it again.") from error
@@ -177,7 +179,8 @@ class Vocabulary:
         about = json.loads(content.decode("utf-8", "surrogatepass"))
         if about["format"] != FORMAT or about["symbols"] != list(SYMBOLS) or about["kind"] not in SPLIT:
             raise ValueError("of another version")
-        if len(set(about["pieces"])) != len(about["pieces"]) or not all(type(p) is str for p in about["pieces"]):
+        pieces = [*CONTROLS, *SYMBOLS, *about["pieces"]]
+        if len(set(pieces)) < len(pieces) or not all(type(piece) is str for piece in pieces) or len(pieces) > LARGEST:
             raise ValueError("its pieces are no list of different strings")
         return cls(about["kind"], about["pieces"])
 
