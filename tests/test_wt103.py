@@ -31,7 +31,7 @@ pytestmark = pytest.mark.train
 ROOT = Path(__file__).parents[1]
 
 PIECES = tokenizer.load(COMMITTED / TOKENIZER)
-WORDS = ["xxunk", "xxpad", "xxbos", "xxmaj", "the", ",", "free", "meeting", "unfree", "zebra", "zoo"]
+WORDS = ["xxunk", "xxpad", "xxbos", "xxmaj", "the", ",", "free", "meeting", "unfree", "zebra", "a,b"]
 SIZES = Sizes(len(WORDS), embedding=6, hidden=10, layers=3)
 
 
@@ -200,6 +200,7 @@ def test_weights_that_are_of_something_else(directory: Path) -> None:
     assert "missing" in changed(directory, **{"1_decoder_bias": None})
     assert "reverse" in changed(directory, **{"0.rnns.0.module.weight_ih_l0_reverse": torch.ones(2, 2)})
     assert "other sizes" in changed(directory, **{"0_rnns_1_module_weight_ih_l0": torch.ones(40, 9)})
+    assert "its softmax has other weights" in changed(directory, **{"1_decoder_weight": torch.ones(11, 6)})
     assert "no AWD-LSTM" in changed(directory, **{"0_encoder_weight": torch.ones(4)})
     assert "something else than named tensors" in changed(directory, note="trained on Tuesday")
     for content in (b"", b"PK\x03\x04 torn", pickle.dumps([1, 2], 2)):

@@ -51,6 +51,8 @@ def language_model(
         found = checkpoint.sizes(theirs)
     except ValueError as error:
         raise _foreign(weights, str(error)) from error
+    if "decoder" in theirs:
+        raise _foreign(weights, "its softmax has other weights than its embedding")
     if len(words) != found.vocabulary:
         raise _foreign(weights, f"it has rows for {found.vocabulary} words, and {VOCABULARY} has {len(words)}")
     state, told = carried(theirs, words, pieces)
