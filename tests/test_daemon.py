@@ -412,6 +412,18 @@ def test_a_new_current_model_is_taken_up_and_a_broken_one_is_not(
     assert len([record for record in caplog.records if "tiny-2 goes on" in record.message]) == 1
 
 
+def test_a_file_that_is_read_again_keeps_the_loaded_model_unless_it_names_another(bench: Bench) -> None:
+    """Each graph that is opened leaves the process larger; cutoffs are held against the model all the same."""
+    own = {"name": "a", "host": "h", "username": "u"}
+    model = Model(config.load(bench.configure(own)))
+    assert Model(config.load(bench.configure(own | {"spam_cutoff": 0.97})), model).scorer is model.scorer
+    with pytest.raises(ConfigError, match="crosses"):
+        Model(config.load(bench.configure(own | {"ham_cutoff": 0.9})), model)
+    (bench.directory / "other").mkdir()
+    other = tiny_model(bench.directory / "other", "tiny-2")
+    assert Model(config.load(bench.configure(own, model=str(other))), model).scorer.model == "tiny-2"
+
+
 def test_cutoffs_that_cross_the_models_are_a_configuration_error(bench: Bench) -> None:
     """Found at the start, not at the first message."""
     bench.configure({"name": "a", "host": "h", "username": "u", "ham_cutoff": 0.9})
