@@ -202,14 +202,23 @@ def trained(
 
 
 def fit(
-    model: Classifier, known: Labelled, mails: int, seed: int, bf16: bool,
-    noise: Noise | None = None, unknown: Sequence[Ids] = (),
+    model: Classifier,
+    known: Labelled,
+    mails: int,
+    seed: int,
+    bf16: bool,
+    noise: Noise | None = None,
+    unknown: Sequence[Ids] = (),
 ) -> Spent:
     """Fine-tune with gradual unfreezing until so many mails are read with labels; beside each batch as many mails of
     `unknown`, if there are any."""
-    rng, plan = np.random.default_rng(seed), Schedule(600, mails / len(known.documents), RATE, bf16=bf16)
+    rng, other = (
+        np.random.default_rng(seed),
+        np.random.default_rng((seed, 1)),
+    )  # so labelled batches are always the same
+    plan = Schedule(600, mails / len(known.documents), RATE, bf16=bf16)
     ranked = unfreezing.groups(unfreezing.layers(model), RATE, DISCRIMINATIVE)
-    labelled, beside = endless(known.documents, rng), itertools.chain.from_iterable(endless(unknown, rng))
+    labelled, beside = endless(known.documents, rng), itertools.chain.from_iterable(endless(unknown, other))
     clock, begun, read, views, sure = time.process_time(), 0.0, 0, 0, 0.0
     for groups, share in unfreezing.gradual(ranked):
         learning = {id(p) for g in groups for p in g["params"]}
@@ -230,8 +239,8 @@ def fit(
                 if unknown:
                     some = [unknown[i] for i in itertools.islice(beside, len(batch))]
                     with torch.no_grad():
-                        weak = model(*view(some, rng, None)).float()
-                    strong = model(*view(some, rng, noise)).float()
+                        weak = model(*view(some, other, None)).float()
+                    strong = model(*view(some, other, noise)).float()
                     found, firm = consistency(weak, strong)
                     loss = loss + ramp(begun + share * spent) * found
                     sure, views = sure + firm * len(some), views + len(some)
