@@ -85,7 +85,7 @@ $(BIN)/python:
 $(VENV)/core: EXTRAS :=
 $(VENV)/demo: EXTRAS := [demo]
 $(VENV)/dev: EXTRAS := [demo,dev]
-$(VENV)/train: EXTRAS := [train,study]
+$(VENV)/train: EXTRAS := [train,study,report]
 
 $(VENV)/core $(VENV)/demo $(VENV)/dev $(VENV)/train: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing mailtagger$(EXTRAS) into $(VENV) (this takes a minute, once)"

@@ -87,6 +87,38 @@ def test_broken_rows_are_named(root: Path) -> None:
     assert "modern_ham_c/gone.eml: MANIFEST.csv lists it, the archive has no such file" in broken
 
 
+def test_enron_without_its_split(root: Path) -> None:
+    """Where only the published file is there, the mailbox is told by the order, and groups and parts are made anew."""
+    rows = [["Message ID", "Subject", "Message", "Spam/Ham", "Date"]]
+    texts = {}
+    for i, label in enumerate(("ham", "ham", "spam") * 6):
+        texts[i] = f"{label} {' '.join(f'{word}{i // 2}' for word in SENTENCE.split())}"
+        rows.append([str(i), "", texts[i], label, "2001-05-04"])
+    with zipfile.ZipFile(root / corpora.ENRON, "w") as archive:
+        archive.writestr(corpora.ENRON_CSV, table(rows))
+    (root / corpora.ENRON_SPLIT).unlink()
+    assert corpora.enron_split(root) == {}
+    found = list(corpora.read("enron", root))
+    assert [d.source for d in found] == [f"enron/{i // 3 + 1}" for i in range(18)]
+    split = splits.own_split(found)
+    assert {one.mailbox for one in split.values()} == set("123456")
+    assert {one.random for one in split.values()} == {"train", "valid"}
+    assert [split[f"enron/{i}"].near_group for i in (0, 1, 2, 3)] == ["enron/0"] * 2 + ["enron/2"] * 2
+    assert all(len({split[f"enron/{i}"].dedup, split[f"enron/{i + 1}"].dedup}) == 1 for i in range(0, 18, 2))
+    assert len(splits.assign(found, split)) == 18
+
+
+def test_enron_counts(root: Path) -> None:
+    """What the published file holds is counted before anything is left out; a file of other columns is refused."""
+    assert corpora.enron_counts(root) == (
+        "Enron-Spam: 12 rows in the file (33,716 as published), ham 7, spam 4; Subject missing 2, Message missing 0."
+    )
+    with zipfile.ZipFile(root / corpora.ENRON, "w") as archive:
+        archive.writestr(corpora.ENRON_CSV, table([["Subject", "Message"], ["a", "b"]]))
+    with pytest.raises(MailtaggerError, match="no column Date, Message ID, Spam/Ham"):
+        corpora.enron_counts(root)
+
+
 def test_raw_mail(root: Path) -> None:
     """Mail in archives has the label and source that its folder or manifest says, and the text that live mail has."""
     found = [d for name in ("spamassassin", "phishing", "modern_ham_c") for d in corpora.read(name, root)]

@@ -70,7 +70,7 @@ def sample(rows: Iterable[Row], size: int = SAMPLE) -> list[Row]:
             seen.add(row.group)
             sources[source] += 1
             corpora[row.document.corpus].append(row)
-    smallest = min(size, *map(len, corpora.values()))
+    smallest = min([size, *map(len, corpora.values())])
     return [row for rows in corpora.values() for row in rows[:smallest]]
 
 
