@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mailtagger.ulmfit.softmax import cross_entropy
+
 State = list[tuple[Tensor, Tensor]]
 Pooling = Literal["concat", "last", "mean"]
 
@@ -152,7 +154,7 @@ class LanguageModel(nn.Module):
     def loss(self, features: Tensor, targets: Tensor, sampled: int = 0) -> Tensor:
         """Mean cross entropy in nats; over `sampled` random pieces and the batch's own if sampled > 0.
 
-        A sampled softmax halves a CPU step; it is biased, so validation always uses the whole vocabulary.
+        A sampled softmax saves a third of a CPU step; it is biased, so validation always uses the whole vocabulary.
         """
         weight, bias = self._weight(), self.bias
         x, y = features.reshape(-1, features.shape[-1]), targets.reshape(-1)
@@ -160,7 +162,7 @@ class LanguageModel(nn.Module):
             chosen = torch.unique(torch.cat([y, torch.randint(len(bias), (sampled,), device=y.device)]))
             y = torch.searchsorted(chosen, y)
             weight, bias = weight[chosen], bias[chosen]
-        return F.cross_entropy(F.linear(x, weight, bias), y)
+        return cross_entropy(x, weight, bias, y)
 
 
 class Head(nn.Module):
