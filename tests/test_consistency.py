@@ -12,9 +12,12 @@ pytest.importorskip("sklearn", reason="needs the [train] extra")
 import torch
 
 from mailtagger.errors import MailtaggerError
+from mailtagger.ulmfit import unlabelled
 from mailtagger.ulmfit.model import Classifier, Dropouts, Sizes
+from mailtagger.ulmfit.run import Schedule
+from mailtagger.ulmfit.unlabelled import Labelled, fit, halves, ramp
 from training import consistency, labels, smoke
-from training.consistency import Labelled, fit, halves, material, ramp
+from training.consistency import material
 from training.splits import Split, split
 
 pytestmark = pytest.mark.train
@@ -42,7 +45,7 @@ def test_the_target_is_not_taught() -> None:
     """The weak view says what is to be said; only the strong one learns, and towards it."""
     weak = torch.tensor([4.0, -4.0], requires_grad=True)
     strong = torch.zeros(2, requires_grad=True)
-    consistency.consistency(weak, strong)[0].backward()
+    unlabelled.consistency(weak, strong)[0].backward()
     assert weak.grad is None
     assert strong.grad is not None and strong.grad[0] < 0 < strong.grad[1]
 
@@ -51,7 +54,7 @@ def test_what_was_not_sure_is_no_target() -> None:
     """P of .8, or of .2, is the least that another view is told of."""
     weak = torch.logit(torch.tensor([0.79, 0.21, 0.81, 0.19]))
     strong = torch.zeros(4, requires_grad=True)
-    loss, sure = consistency.consistency(weak, strong)
+    loss, sure = unlabelled.consistency(weak, strong)
     loss.backward()
     assert sure == 0.5
     assert strong.grad is not None and (strong.grad != 0).tolist() == [False, False, True, True]
@@ -60,30 +63,30 @@ def test_what_was_not_sure_is_no_target() -> None:
 def test_at_first_it_counts_nothing() -> None:
     """The head's first guesses are no targets; later the loss counts in full, and never falls."""
     assert ramp(0) == 0
-    assert ramp(consistency.RAMP) == ramp(1) == 1
+    assert ramp(unlabelled.RAMP) == ramp(1) == 1
     steps = [ramp(share) for share in np.linspace(0, 1, 50)]
     assert steps == sorted(steps)
 
 
 def test_unlabelled_mail_that_counts_nothing_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """While the ramp is at 0, the weights learn from the very same batches to the very same values as without."""
-    monkeypatch.setattr(consistency, "ramp", lambda share: 0.0)
+    monkeypatch.setattr(unlabelled, "ramp", lambda share: 0.0)
     known, found = Labelled(mails(30, 0), [0.0, 1.0] * 15), []
     for unknown in ([], mails(30, 1)):
         trained = model(dropout=0)
-        fit(trained, known, 30, 0, False, None, unknown)
+        fit(trained, known, Schedule(600, 1, 5e-3), None, unknown)
         found.append([p.detach() for p in trained.parameters()])
     assert all(torch.equal(plain, beside) for plain, beside in zip(*found, strict=True))
 
 
 def test_unlabelled_mail_that_counts_teaches(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a ramp at 1, and targets that need not be sure, it makes other weights."""
-    monkeypatch.setattr(consistency, "SURE", 0.5)
+    monkeypatch.setattr(unlabelled, "SURE", 0.5)
     known, found = Labelled(mails(30, 0), [0.0, 1.0] * 15), []
     for counts in (0.0, 1.0):
-        monkeypatch.setattr(consistency, "ramp", lambda share, counts=counts: counts)
+        monkeypatch.setattr(unlabelled, "ramp", lambda share, counts=counts: counts)
         trained = model(dropout=0)
-        fit(trained, known, 30, 0, False, None, mails(30, 1))
+        fit(trained, known, Schedule(600, 1, 5e-3), None, mails(30, 1))
         found.append(trained.encoder.lstm[0].weight_hh.detach())
     assert not torch.allclose(*found)
 
@@ -91,7 +94,10 @@ def test_unlabelled_mail_that_counts_teaches(monkeypatch: pytest.MonkeyPatch) ->
 def test_as_much_is_read_with_labels_whatever_stands_beside() -> None:
     """The arms have equal budgets: the same batches with labels, and as many mails without."""
     known = Labelled(mails(30, 0), [0.0, 1.0] * 15)
-    plain, beside = fit(model(), known, 60, 0, False), fit(model(), known, 60, 0, False, None, mails(90, 1))
+    plain, beside = (
+        fit(model(), known, Schedule(600, 2, 5e-3)),
+        fit(model(), known, Schedule(600, 2, 5e-3), None, mails(90, 1)),
+    )
     assert 60 <= plain.labelled <= 60 + 4 * 30 and plain.unlabelled == 0
     assert beside.unlabelled == beside.labelled
 
@@ -134,6 +140,14 @@ def test_halves() -> None:
     assert [float(one[0] == one[-1]) for one in pairs.documents] == list(pairs.labels)
     assert all(len(one) == 10 for one in pairs.documents)
     assert 10 < sum(pairs.labels) < 30
+
+
+def test_one_mail_alone() -> None:
+    """Batch norm needs two rows; nothing waits for a second for ever."""
+    two, one = mails(2, 0), mails(1, 1)
+    for known, beside in ((one, two), (two, one)):
+        with pytest.raises(MailtaggerError, match="One mail alone"):
+            fit(model(), Labelled(known, [1.0] * len(known)), Schedule(600, 1, 5e-3), None, beside)
 
 
 @pytest.mark.parametrize("asked", ["", "100,", "7", "100,x", "-100", "2"])

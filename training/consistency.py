@@ -12,10 +12,8 @@ one of each near-duplicate group, without wrong labels; no run chooses anything 
 """
 
 import argparse
-import itertools
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 from sentencepiece import SentencePieceProcessor
-from torch import Tensor
-from torch.nn import functional as F
 
 from mailtagger.errors import MailtaggerError
-from mailtagger.ulmfit import tokenizer, train, unfreezing
-from mailtagger.ulmfit.batching import batches, padded
+from mailtagger.ulmfit import tokenizer, train
 from mailtagger.ulmfit.model import Classifier, Dropouts, Head
-from mailtagger.ulmfit.optimizers import optimizer
 from mailtagger.ulmfit.run import Schedule
+from mailtagger.ulmfit.train import Noise
+from mailtagger.ulmfit.unlabelled import Ids, Labelled, Spent, fit, halves, right
 from training import classifier, lm
 from training.ablate import cells, drawn, once, spam
 from training.baselines import BASELINES
@@ -42,33 +38,10 @@ from training.prepare import OUT, load
 from training.splits import Row, Split, split
 
 RUNS = Path("build/consistency")
-RATE, DISCRIMINATIVE = 5e-3, 2.6  # as ours learns
-TOKENS = 4096  # padded, a batch: half of ours, so that few mails are more steps
-SURE, TEMPERATURE = 0.8, 0.4  # UDA's: the least confidence of a target, and how it is sharpened
-RAMP = 0.4  # of the run, until the consistency loss counts in full
+RATE, BATCH = 5e-3, 32  # the rate ours learns at; half its batch, so that few mails are more steps
 COST = 7 / 3  # of a labelled mail with its unlabelled one: two read and learned from, one only read, a third of that
 LONGER, CONSISTENCY, PRETEXT = "plain fine-tuning, for as long", "with consistency", "pretext first"
 ARMS = ("plain fine-tuning", LONGER, CONSISTENCY, PRETEXT)
-Ids = list[int]
-Noise = Callable[[Ids, np.random.Generator], Ids]
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """What is learned from with labels: 1 for yes, 0 for no."""
-
-    documents: Sequence[Ids]
-    labels: Sequence[float]
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What a run cost: mails that were read, CPU seconds; and the share of the unlabelled that were targets."""
-
-    labelled: int = 0
-    unlabelled: int = 0
-    seconds: float = 0.0
-    sure: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -153,9 +126,9 @@ def report(protocol: str, counts: Sequence[int], seeds: int, mails: int, bf16: b
             runs = found[labels, arm]
             read = [_mean(runs, of, ",.0f") for of in ("labelled", "unlabelled", "seconds")]
             lines.append([f"{labels:,}", arm, *read, *cells([np.array(run["logits"]) for run in runs], truth)])
-        for name, fit in BASELINES.items():
+        for name, learn in BASELINES.items():
             learned = [material(rows, labels, seed).labelled for seed in range(seeds)]
-            fitted = [fit([row.document.text for row in some], list(spam(some))) for some in learned]
+            fitted = [learn([row.document.text for row in some], list(spam(some))) for some in learned]
             lines.append([f"{labels:,}", name, "–", "–", "–", *cells([score(texts) for score in fitted], truth)])
     head = ["labels", "arm", "read with labels", "without", "CPU seconds", f"errors of {len(tests):,}", "AUC"]
     sure, told = ([_mean(found[n, arm], "told", ".0%") for n in counts] for arm in (CONSISTENCY, PRETEXT))
@@ -184,14 +157,18 @@ def trained(
     encoder = lm.LM / f"{lm.MAIL}.safetensors"
     model = Classifier(classifier.sizes(encoder), Dropouts().scaled(0.6))
     train.load_encoder(model, encoder)
+
+    def fitted(some: Labelled, reads: int, noise: Noise | None, beside: Sequence[Ids] = ()) -> Spent:
+        plan = Schedule(600, reads / len(some.documents), RATE, batch=BATCH, bf16=bf16, seed=seed)
+        return fit(model, some, plan, noise, beside)
+
     first, told = Spent(), 0.0
     if arm == PRETEXT:
         held, extra = max(2, min(len(unknown) // 10, 500)), round(count * (COST - 1))
-        first = fit(model, halves(unknown[held:], extra, seed), extra, seed, bf16)
+        first = fitted(halves(unknown[held:], extra, seed), extra, None)
         told = right(model, halves(unknown[:held], held, seed))
         model.head = Head(model.head.norm0.num_features)
-    reads = round(count * COST) if arm == LONGER else count
-    spent = fit(model, known, reads, seed, bf16, noise, unknown if arm == CONSISTENCY else ())
+    spent = fitted(known, round(count * COST) if arm == LONGER else count, noise, unknown if arm == CONSISTENCY else ())
     return {
         "logits": [round(float(x), 5) for x in train.logits(model, ids(tests))],
         "labelled": spent.labelled,
@@ -201,109 +178,12 @@ def trained(
     }
 
 
-def fit(
-    model: Classifier,
-    known: Labelled,
-    mails: int,
-    seed: int,
-    bf16: bool,
-    noise: Noise | None = None,
-    unknown: Sequence[Ids] = (),
-) -> Spent:
-    """Fine-tune with gradual unfreezing until so many mails are read with labels; beside each batch as many mails of
-    `unknown`, if there are any."""
-    rng, other = (
-        np.random.default_rng(seed),
-        np.random.default_rng((seed, 1)),
-    )  # so labelled batches are always the same
-    plan = Schedule(600, mails / len(known.documents), RATE, bf16=bf16)
-    ranked = unfreezing.groups(unfreezing.layers(model), RATE, DISCRIMINATIVE)
-    labelled, beside = endless(known.documents, rng), itertools.chain.from_iterable(endless(unknown, other))
-    clock, begun, read, views, sure = time.process_time(), 0.0, 0, 0, 0.0
-    for groups, share in unfreezing.gradual(ranked):
-        learning = {id(p) for g in groups for p in g["params"]}
-        for p in model.parameters():
-            p.requires_grad_(id(p) in learning)
-        steps, done = optimizer(plan.optimizer, groups), 0
-        while done < mails * share:
-            batch = next(labelled)
-            spent = done / (mails * share)
-            done, read = done + len(batch), read + len(batch)
-            for group in steps.param_groups:
-                group["lr"] = RATE * group["scale"] * plan.factor(spent)
-            target = torch.tensor([known.labels[i] for i in batch])
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                model.train()
-                judged = model(*view([known.documents[i] for i in batch], rng, noise)).float()
-                loss = F.binary_cross_entropy_with_logits(judged, target)
-                if unknown:
-                    some = [unknown[i] for i in itertools.islice(beside, len(batch))]
-                    with torch.no_grad():
-                        weak = model(*view(some, other, None)).float()
-                    strong = model(*view(some, other, noise)).float()
-                    found, firm = consistency(weak, strong)
-                    loss = loss + ramp(begun + share * spent) * found
-                    sure, views = sure + firm * len(some), views + len(some)
-            steps.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-            steps.step()
-        begun += share
-    return Spent(read, views, time.process_time() - clock, sure / max(views, 1))
-
-
-def consistency(weak: Tensor, strong: Tensor) -> tuple[Tensor, float]:
-    """Cross entropy of the strong views' logits (B,) against what was said of the weak ones, sharpened, where that was
-    sure; mean over all. It teaches the strong view alone. And the share that was sure."""
-    weak = weak.detach()
-    sure = (torch.sigmoid(weak.abs()) >= SURE).float()
-    target = torch.sigmoid(weak / TEMPERATURE)
-    return (sure * F.binary_cross_entropy_with_logits(strong, target, reduction="none")).mean(), float(sure.mean())
-
-
-def ramp(share: float) -> float:
-    """How much the consistency loss counts at a share of the run: nothing at first, when targets are guesses."""
-    return min(max(share, 0.0) / RAMP, 1.0)
-
-
-def view(documents: Sequence[Ids], rng: np.random.Generator, noise: Noise | None) -> tuple[Tensor, Tensor]:
-    """The documents cut at random, as `fit_classifier` does, and noised; padded."""
-    limit = int(rng.choice(train.LIMITS, p=train.CHANCES))
-    cuts = [tokenizer.cut(one, limit * 2 // 3, limit // 3) for one in documents]
-    return padded([noise(one, rng) for one in cuts] if noise else cuts)
-
-
-def halves(documents: Sequence[Ids], count: int, seed: int) -> Labelled:
-    """So many first halves, each followed by its own second half (1) or by another mail's of about its length (0)."""
-    rng = np.random.default_rng(seed)
-    order = sorted(rng.choice(len(documents), count, replace=count > len(documents)), key=lambda i: len(documents[i]))
-    found, labels = [], []
-    for at, i in enumerate(order):
-        own = bool(rng.random() < 0.5)
-        near = [j for j in order[max(0, at - 8) : at + 9] if j != i] or [i]
-        other = documents[i if own else int(rng.choice(near))]
-        found.append(documents[i][: (len(documents[i]) + 1) // 2] + other[len(other) // 2 :])
-        labels.append(float(own or near == [i]))
-    return Labelled(found, labels)
-
-
-def right(model: Classifier, pairs: Labelled) -> float:
-    """The share of pairs that are judged rightly."""
-    return float(np.mean((train.logits(model, pairs.documents) >= 0) == (np.array(pairs.labels) > 0.5)))
-
-
 def _mean(runs: Sequence[dict[str, Any]], of: str, form: str) -> str:
     return format(float(np.mean([run[of] for run in runs])), form)
 
 
 def _and(parts: Iterable[str]) -> str:
     return " and ".join(parts)
-
-
-def endless(documents: Sequence[Ids], rng: np.random.Generator) -> Iterator[list[int]]:
-    """Batches of all documents in ever another order; none of one row, which batch norm could not read."""
-    while documents:
-        yield from (b for b in batches([len(d) for d in documents], TOKENS, rng) if len(b) > 1)
 
 
 if __name__ == "__main__":
