@@ -15,7 +15,7 @@ pytest.importorskip("spacy", reason="needs the [study] extra: make .venv/train")
 from mailtagger.errors import MailtaggerError
 from mailtagger.ulmfit import tokenizer, train
 from mailtagger.ulmfit.tokenizer import END, MARKS, PAD, START, SYMBOLS, UNKNOWN, Tokenizer
-from training import compare_tokenizers, smoke, tokenizers
+from training import compare_tokenizers, readers, smoke, tokenizers
 from training.splits import split
 from training.tokenizers import KINDS, Kind, Limits
 
@@ -86,9 +86,11 @@ def test_any_text_is_read_and_what_is_known_is_kept(files: dict[str, Path], text
             assert pieces.decode(ids) == (text if kind == "char" else " ".join(text.split()))
 
 
-def test_text_that_spells_a_control_is_text(pieces: Tokenizer) -> None:
-    """A sender cannot end a document by writing </s>."""
+def test_text_that_spells_a_control_is_text(pieces: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sender cannot end a document by writing </s>, however a word is split."""
     assert not {START, END, PAD} & set(pieces.encode("a </s> b</s> <s> <pad> <unk></s>"))
+    monkeypatch.setitem(tokenizers.SPLIT, "word", str.split)
+    assert tokenizers.Vocabulary("word", ["a"]).encode("a </s> a") == [4 + len(SYMBOLS), UNKNOWN, 4 + len(SYMBOLS)]
 
 
 def test_many_texts_are_read_as_each_alone(pieces: Tokenizer) -> None:
@@ -118,13 +120,27 @@ def test_words_are_those_that_spacy_finds_in_the_whole_text() -> None:
     assert [*tokenizers.words("i cannot pay")] == ["▁i", "▁can", "not", "▁pay"]
 
 
-def test_characters_keep_what_no_cleaning_took(tmp_path: Path) -> None:
-    """A review as IMDb's folders hold it: capitals, tags, lines and double spaces come back."""
-    review = "I LOVED it.<br /><br />10/10  - see it\n\tnow! xxurl"
-    pieces = tokenizers.build("char", [review], tmp_path / "char.model", least=1)
-    assert pieces.decode(pieces.encode(review)) == review
+def test_characters_of_reviews_in_the_layout_of_imdb(tmp_path: Path) -> None:
+    """Learned on its train and unsup folders, uncleaned text comes back: capitals, quotes, lines and double spaces."""
+    reviews = {
+        "train/pos/0_9.txt": "I LOVED it.<br /><br />10/10  - see it now!",
+        "train/neg/1_1.txt": 'A "film" of no wit,\n\tand long (3 hours).',
+        "train/unsup/2_0.txt": "Some very new film: xxurl",
+        "test/neg/3_2.txt": "Loved no film so  long:\nLOVED it, and no wit - 10 hours.",
+    }
+    for name, text in reviews.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = {
+        part: [raw.content[1] for raw in readers.read([readers.Added(tmp_path)], []) if raw.part == part]
+        for part in ("train", "test")
+    }
+    assert len(found["train"]) == 3
+    pieces = tokenizers.build("char", found["train"], tmp_path / "char.model", least=1)
+    assert pieces.decode(pieces.encode(found["test"])) == found["test"]
+    assert not tokenizers.unknown(pieces, found["test"]).hits
     assert pieces.encode("xxurl") == [pieces.piece_to_id("xxurl")]
-    assert [pieces.id_to_piece(i) for i in pieces.encode("I L")] == ["I", "▁", "L"]
+    assert [pieces.id_to_piece(i) for i in pieces.encode("I l")] == ["I", "▁", "l"]
 
 
 @pytest.mark.parametrize("kind", ["word", "char"])
