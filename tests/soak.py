@@ -26,7 +26,7 @@ from tests.running import Bench, Daemon, account, ham, spam
 from tests.weather import Weather
 
 ACCOUNTS = 3
-MOST = {"megabytes": 10.0, "files": 3, "threads": 2}  # what the middle of the last quarter may be above the second's
+MOST = {"megabytes": 10.0, "files": 3, "threads": 2}  # by which the last quarter may be above the second
 WARM = 60.0  # seconds before the first reading: caches fill, SQLite's log reaches its size
 
 

@@ -20,12 +20,21 @@ def test_it_reads_a_process() -> None:
 
 
 @pytest.mark.parametrize(("leak", "growth"), [(0.0, 0.0), (0.5, 10.0)])
-def test_growth_is_of_the_middle_not_of_the_peaks(leak: float, growth: float) -> None:
+def test_growth_is_not_of_the_peaks(leak: float, growth: float) -> None:
     """A start that takes more, and a peak at the end, are none."""
     gauge = Gauge(os.getpid(), 1.0)
     gauge.readings = [Reading(n, 100 + leak * n + 50 * (n in (0, 39)), 10, 5) for n in range(40)]
     assert gauge.growth("megabytes") == growth
     assert gauge.growth("files") == 0
+
+
+def test_connections_that_were_down_half_the_time_are_no_growth_later() -> None:
+    """Descriptors: 14 while all is well, 8 while it is not; three more for good are seen all the same."""
+    gauge = Gauge(os.getpid(), 1.0)
+    gauge.readings = [Reading(n, 100, 8 if n < 30 and n % 5 < 3 else 14, 5) for n in range(40)]
+    assert gauge.growth("files") == 0
+    gauge.readings = [Reading(n, 100, 14 + 3 * (n >= 20), 5) for n in range(40)]
+    assert gauge.growth("files") == 3
 
 
 def test_a_process_that_has_ended_is_not_read() -> None:
