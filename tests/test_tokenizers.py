@@ -101,6 +101,11 @@ def test_many_texts_are_read_as_each_alone(pieces: Tokenizer) -> None:
     assert max(max(row) for row in ids) < pieces.vocab_size()
 
 
+def test_a_mail_is_cut_after_about_the_same_text_in_all(kind: Kind, pieces: Tokenizer) -> None:
+    """Characters say a quarter each of what subwords do."""
+    assert tokenizers.scale(pieces) == (4 if kind == "char" else 1)
+
+
 def test_a_stream_holds_every_text_closed_by_end(pieces: Tokenizer) -> None:
     """The language model reads by any tokeniser: split at END, the stream is the texts again."""
     stream = tokenizer.stream(pieces, TEXTS)

@@ -44,7 +44,6 @@ from training.tokenizers import KINDS, Kind
 RESULTS = Path("training/RESULTS.md")
 KEPT = Path("build/tokenisers")  # one file for each tokeniser, seed and budget: a comparison can be stopped
 PROTOCOL = "dedup"
-LONGER = {"char": 4}  # characters for one piece of the others: mails are cut so much later
 WINDOW = {"char": 2}  # times as long, and as few rows, in a batch of the language model
 HEAD, TAIL = 256, 128
 READ = 3000  # characters of a mail that a vocabulary and a language model are made of
@@ -96,7 +95,7 @@ def read(pieces: Tokenizer, texts: Sequence[str]) -> Reading:
 
 def learn(kind: Kind, pieces: Tokenizer, rows: Split, budget: Budget, seed: int) -> list[str]:
     """Pieces that the language model read and its bits a character; mails that the classifier did, its errors, AUC."""
-    longer = LONGER.get(kind, 1)
+    longer = tokenizers.scale(pieces)
     torch.manual_seed(seed)
     sizes = replace(SIZES[budget.size], vocabulary=pieces.vocab_size())
     classifier = Classifier(sizes, Dropouts().scaled(0.6))
@@ -229,8 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 - {PROTOCOL}: {len(rows.train)} training rows for vocabulary and language model, labels unread; read, and judged, on
   {len(rows.test)} test rows. Size {budget.size}; {budget.language_model:g} minutes of CPU time for each language model
   from scratch, {budget.classifier:g} for each classifier on it.
-- char: mails are cut {LONGER["char"]} times as late as the others', the language model's windows are {WINDOW["char"]}
-  times as long.
+- char: mails are cut 4 times as late as the others', the language model's windows are {WINDOW["char"]} times as long.
 - out of vocabulary: of all pieces; pieces/s, mails/s: one text at a time, one thread, of CPU time.
 
 {compare(chosen.kinds, rows, budget, chosen.seeds, kept)}"""
