@@ -1,7 +1,6 @@
 """The labelled corpora, each document cleaned the way live mail is; archives are read in place, nothing is unpacked.
 
-They are not part of the project: $MAILTAGGER_CORPORA names a directory with the files that README.md describes. Mail of
-one's own is read by readers.py.
+They are not part of the project: $MAILTAGGER_CORPORA names a directory with the files that README.md describes.
 """
 
 import csv
@@ -29,7 +28,7 @@ MANIFEST = "MANIFEST.csv"
 SPLIT_WAY = f"training/README.md describes it; without it, {ENRON} is split anew."
 _OWN = f"Pack mail of your own with a {MANIFEST} (file, label, kind, source); training/README.md describes it."
 WAY = {  # file → how to get it
-    ENRON: "Get it from https://github.com/MWiechmann/enron_spam_data, or let `python -m training.prepare --download`.",
+    ENRON: "Get it from https://github.com/MWiechmann/enron_spam_data, or by `python -m training.prepare --download`.",
     "spamassassin.tar.gz": "Pack the archives of https://spamassassin.apache.org/old/publiccorpus/ as ham/easy/, "
     "ham/hard/ and spam/, one raw message a file.",
     "phishing_to_2024.tar.gz": "Pack https://github.com/rf-peixoto/phishing_pot as phishing/YEAR/, one message a file.",
