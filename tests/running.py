@@ -26,9 +26,9 @@ SOON = 20.0  # seconds to wait for what takes less than one on an idle machine
 WITH = """
 import sys
 from pathlib import Path
-from mailtagger import daemon, imap_reader, worker
+from mailtagger import cli, daemon, imap_reader, worker
 exec(sys.argv[2])
-daemon.run(Path(sys.argv[1]))
+cli.leave(daemon.run(Path(sys.argv[1])))
 """
 
 

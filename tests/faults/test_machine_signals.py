@@ -15,12 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mailtagger.dovecot import PASSWORD
+from mailtagger.lessons import Lesson, Lessons
 from tests.faults.house import House
 from tests.running import SOON, Bench, Daemon, account
 from tests.scripted_server import Scripted
+from tests.test_retrain import made
 
 SLOW = "import time; from mailtagger import judge; opinion = judge.opinion; " \
        "judge.opinion = lambda *a: (time.sleep(0.2), opinion(*a))[1]"
@@ -175,6 +178,55 @@ def test_69_terminated_commands(dovecot_house: House, arguments: tuple[str, ...]
     assert house.rows(f"SELECT count(*) FROM {table}") == [(120,)]
     assert house.inside("Junk") == {id_ for id_ in house.delivered if id_.startswith("spam") and not learning}
     assert house.settled()
+
+
+# `mailtagger retrain` of the packaged model, on a sample that is soon rehearsed; its training would take hours.
+TRAINING = """
+import sys
+from pathlib import Path
+from mailtagger import cli, replay
+from mailtagger.ulmfit import finetune
+replay.FILE = Path(sys.argv.pop(1))
+finetune.STEPS = finetune.MOST_STEPS = 100_000
+fit = finetune._fit
+finetune._fit = lambda *given: fit(*given[:-1], lambda share: (print("a step", flush=True), given[-1](share)))
+cli.main()
+"""
+
+
+@pytest.mark.train
+@pytest.mark.fault(69)
+def test_69_terminated_in_a_training(dovecot_house: House) -> None:
+    """Between two steps or in one: status 130 within five seconds, no trace of a candidate, all lessons still to be
+    learned; the daemon beside it has gone on with the old model, and goes on."""
+    pytest.importorskip("torch", reason="needs the [train] extra: make .venv/train")
+    house = dovecot_house
+    house.configure(model=None)
+    daemon = house.start()
+    sample = house.bench.directory / "sample"
+    made(sample)
+    with house.journal() as journal:
+        for text in ("a word to every shareholder of the company " * 100, "the minutes of our meeting " * 100):
+            ident = hashlib.sha256(text.encode()).hexdigest()
+            terms = np.array([1, 2, 3], np.uint32)
+            Lessons(journal).learn(Lesson("home", ident, ident, "ham", "moved", "a@b", "INBOX", 1.0, terms, text))
+    command = [sys.executable, "-c", TRAINING, str(sample), "--config", str(house.bench.path), "retrain"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as training:
+        assert training.stdout
+        assert [training.stdout.readline() for _ in range(2)] == [b"a step\n"] * 2
+        [one] = house.drop(house.ham())
+        daemon.until(lambda: house.rows("SELECT 1 FROM messages"))
+        began = time.monotonic()
+        training.terminate()
+        assert training.wait(SOON) == 130
+        assert time.monotonic() - began < 5
+    assert list((house.bench.directory / "state").glob("models/*")) == []
+    assert house.rows("SELECT learned_by, COUNT(*) FROM lessons GROUP BY 1") == [(None, 2)]
+    assert house.rows("SELECT * FROM retrainings") == []
+    [two] = house.drop(house.ham())
+    daemon.until(lambda: house.rows("SELECT COUNT(*) FROM messages") == [(2,)])
+    assert house.inside("INBOX") == {one, two}
+    assert daemon.end() < 5
 
 
 def environment() -> dict[str, str]:
