@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch", reason="needs the [train] extra: make .venv
 from mailtagger import artifact  # noqa: E402
 from mailtagger.errors import MailtaggerError  # noqa: E402
 from mailtagger.score import open_scorer  # noqa: E402
-from training import ablate, classifier, lm  # noqa: E402
+from training import ablate, classifier, lm, prepare, smoke  # noqa: E402
+from training.everyday import everyday  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -89,3 +90,19 @@ def test_text_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("MAILTAGGER_CORPORA", str(tmp_path))
     with pytest.raises(MailtaggerError, match="mail_text"):
         lm.mail(tmp_path)
+
+
+def test_mail_of_ones_own_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Maildir of good mail and an mbox of spam, and no corpus: prepare, language model, classifier, artifact."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MAILTAGGER_CORPORA")
+    for kind in ("cur", "new", "tmp"):
+        Path("Good", kind).mkdir(parents=True)
+    for i, (subject, body) in enumerate(everyday(120, 0)):
+        Path(f"Good/cur/{i}:2,S").write_text(f"Message-ID: <{i}@test>\nSubject: {subject}\n\n{body}\n")
+    spam = [row.document.text for row in smoke.rows() if row.document.label == "spam"]
+    Path("bad.mbox").write_text("".join(f"From x Thu Jan  1 00:00:00 2026\nSubject: {t[:30]}\n\n{t}\n\n" for t in spam))
+    prepare.main("--corpora --add ham=Good --add spam=bad.mbox".split())
+    lm.main("--general-minutes 0 --size tiny --vocabulary 700 --epochs 1".split())
+    classifier.main(["default", "--epochs", "2", "--out", "build/models/mine"])
+    assert artifact.load(Path("build/models/mine")).meta.data.startswith("default")

@@ -25,7 +25,7 @@ from mailtagger.ulmfit import checkpoint, tokenizer
 from mailtagger.ulmfit.fastai_weights import language_model_to_fastai
 from mailtagger.ulmfit.model import Dropouts, LanguageModel, Sizes
 from tests.tiny_model import COMMITTED
-from training import wt103
+from training import lm, wt103
 
 pytestmark = pytest.mark.train
 ROOT = Path(__file__).parents[1]
@@ -228,3 +228,17 @@ def test_files_that_are_not_there(directory: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert "There is no tokeniser" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_stages_go_on_from_it(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`training.lm --from wt103` takes it for the general model, in its own size, and fine-tunes it on mail."""
+    monkeypatch.chdir(directory)  # where the smoke goes is undone with it
+    monkeypatch.setenv("MAILTAGGER_CORPORA", "")
+    lm.main("--smoke --general-minutes 0 --from wt103 .".split())
+    found = {f.stem: lm.opened(f, print) for f in Path("build/lm").glob("*.safetensors")}
+    assert set(found) == {"general", "mail"}
+    assert len({checkpoint.sizes(state) for state in found.values()}) == 1
+    assert checkpoint.sizes(found["mail"]).layers == 3
+    assert not torch.equal(found["mail"]["bias"], found["general"]["bias"])
+    with pytest.raises(MailtaggerError, match="'gpt2'"):
+        lm.main(["--from", "gpt2", "."])

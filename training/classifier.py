@@ -18,11 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 
 from mailtagger.artifact import ID_PATTERN, TOKENIZER, WEIGHTS, Artifact
 from mailtagger.errors import MailtaggerError
-from mailtagger.ulmfit import linear, tokenizer, train
+from mailtagger.ulmfit import checkpoint, linear, tokenizer, train
 from mailtagger.ulmfit.export import export
 from mailtagger.ulmfit.model import Classifier, Dropouts, Sizes
 from mailtagger.ulmfit.schedules import SHAPES
@@ -92,12 +91,8 @@ def checked(chosen: argparse.Namespace) -> tuple[Rule | None, Artifact | None]:
 
 
 def sizes(encoder: Path) -> Sizes:
-    """The sizes of the language model in a checkpoint."""
-    with safe_open(encoder, "pt") as file:
-        vocabulary, embedding = file.get_slice("encoder.embedding.weight").get_shape()
-        hidden = file.get_slice("encoder.lstm.0.weight_hh").get_shape()[1]
-        layers = sum(name.endswith("weight_hh") for name in file.keys())  # noqa: SIM118
-    return Sizes(vocabulary, embedding, hidden, layers)
+    """The sizes of the language model in a checkpoint; ModelError if it belongs to another tokeniser or cleaning."""
+    return checkpoint.sizes(lm.opened(encoder, print))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

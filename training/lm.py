@@ -5,6 +5,7 @@
 Needs the cache of `training.prepare`; writes build/lm/{tokenizer.model,general.safetensors,mail.safetensors,log.txt},
 a curve of each stage as CSV, and stages.json, which says what is complete, and under which cleaning rules: under others
 `--resume` begins anew. A run that was killed goes on from its last snapshot.
+`--from wt103 PATH` takes fastai's WikiText-103 model in the place of the general one (training.wt103).
 `--backward` reads every text from its end, with the tokeniser that is there; its files are called *-backward.
 Only the training part of the labelled corpora is read, without its labels.
 """
@@ -12,23 +13,25 @@ Only the training part of the labelled corpora is read, without its labels.
 import argparse
 import json
 import lzma
+import os
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from torch import Tensor
 
 from mailtagger.clean import RULES_HASH, clean_text
 from mailtagger.errors import MailtaggerError
-from mailtagger.ulmfit import tokenizer, train
+from mailtagger.ulmfit import checkpoint, tokenizer, train
 from mailtagger.ulmfit.model import SIZES, Dropouts, LanguageModel
 from mailtagger.ulmfit.schedules import SHAPES
-from training import smoke
+from training import smoke, wt103
 from training.corpora import home
-from training.prepare import OUT, load
+from training.prepare import OUT, load, load_unlabelled
 from training.splits import split
 
 LM = Path("build/lm")
@@ -59,10 +62,13 @@ def mail(root: Path) -> list[str]:
 
 
 def texts(characters: int) -> tuple[list[str], list[str], list[str]]:
-    """General text, mail without and mail with labels, which are not looked at; the first two in no order."""
+    """General text, mail without and mail with labels, which are not looked at; the first two in no order. With no
+    general text wanted, mail of one's own needs no corpus beside it."""
     labelled = [row.document.text for row in split("default", load(OUT)).train if row.document.text]
-    unlabelled, prose = mail(home()), list(general(home(), characters))
-    return prose, unlabelled, labelled
+    unlabelled = load_unlabelled(OUT)
+    if characters or "MAILTAGGER_CORPORA" in os.environ:
+        unlabelled += mail(home())
+    return list(general(home(), characters)) if characters else [], unlabelled, labelled
 
 
 def trained_tokenizer(
@@ -110,11 +116,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--device", default="cpu", help="cuda where there is one")
     options.add_argument("--resume", action="store_true", help="keep what is complete, go on from the last snapshot")
+    options.add_argument("--from", dest="source", nargs=2, metavar=("wt103", "PATH"), help="begin with fastai's model")
     options.add_argument("--start", type=Path, metavar="DIR", help="go on from DIR's general model and tokeniser")
     options.add_argument("--backward", action="store_true", help="from the last piece to the first (ULMFiT §3.3)")
     options.add_argument("--bf16", action="store_true", help="multiply in bf16, on a processor that can, or a GPU")
     options.add_argument("--smoke", action="store_true", help="all of it in seconds, on made-up mail")
     chosen = options.parse_args(arguments)
+    source = chosen.source and Path(chosen.source[1]).absolute()
     if chosen.smoke:
         smoke.begin()
         chosen.size, chosen.vocabulary, chosen.epochs = "tiny", 700, 1
@@ -125,10 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stage: train.Schedule(minutes or 1, chosen.epochs, rate, bf16=chosen.bf16, shape=chosen.shape)
         for stage, minutes, rate in ((GENERAL, chosen.general_minutes, 4e-3), (MAIL, chosen.mail_minutes, 3e-3))
     }
-    begun = {}
-    if chosen.start:
-        begun = load_file(chosen.start / f"{GENERAL}.safetensors")
-        known = tokenizer.load(chosen.start / TOKENIZER)
+    if chosen.source and chosen.source[0] != "wt103":
+        raise MailtaggerError(f"Nothing is known of a model {chosen.source[0]!r}.", "--from wt103 PATH is.")
     stages = Stages(chosen.resume)
 
     def log(line: str) -> None:
@@ -136,27 +142,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with (LM / "log.txt").open("a") as file:
             file.write(line + "\n")
 
-    prose, unlabelled, labelled = texts(chosen.general_characters)
+    prose, unlabelled, labelled = texts(chosen.general_characters if chosen.general_minutes else 0)
     mails = unlabelled + [text[:3000] for text in labelled]
     shuffle = random.Random(0).shuffle
     shuffle(mails)
     shuffle(prose)
-    if "tokenizer" not in stages and not chosen.backward:
+    if "tokenizer" not in stages and not (chosen.backward and (LM / TOKENIZER).exists()):
         trained_tokenizer(prose, unlabelled, labelled, chosen.vocabulary)
         stages.complete("tokenizer")
     pieces = tokenizer.load(LM / TOKENIZER)
+    direction = "-backward" * chosen.backward
+    begun: dict[str, Tensor] = {}
     sizes = replace(SIZES[chosen.size], vocabulary=pieces.vocab_size())
+    first = LM / f"{GENERAL}{direction}.safetensors"
+    if first.stem in stages:
+        sizes = checkpoint.sizes(opened(first, log))
+    elif source:
+        begun, sizes, told = wt103.language_model(source, pieces, chosen.backward)
+        log(f"== {first.stem}: {sizes.embedding}/{sizes.hidden}×{sizes.layers} of WikiText-103; {told}")
+        saving(first.stem)(begun, first)
+        stages.complete(first.stem)
+    elif chosen.start:
+        old, known = chosen.start / f"{GENERAL}.safetensors", chosen.start / TOKENIZER
+        state, _ = checkpoint.load(old, log, tokenizer=known)
+        begun = train.carried(state, tokenizer.load(known), pieces)
     model = LanguageModel(sizes, Dropouts().scaled(chosen.dropout)).to(chosen.device)
     if begun:
-        model.load_state_dict(train.carried(begun, known, pieces))
+        model.load_state_dict(begun)
     for stage, documents, minutes, discriminative in (
         (GENERAL, prose, chosen.general_minutes, 1.0),
         (MAIL, mails, chosen.mail_minutes, chosen.discriminative),
     ):
-        name = stage + "-backward" * chosen.backward
-        checkpoint = LM / f"{name}.safetensors"
+        name = stage + direction
+        file = LM / f"{name}.safetensors"
         if name in stages:
-            model.load_state_dict(load_file(checkpoint))
+            model.load_state_dict(opened(file, log))
         if name in stages or not minutes:
             continue
         held = max(1, len(documents) // 100)
@@ -165,9 +185,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if chosen.backward:
             valid, stream = valid[::-1], stream[::-1]
         train.fit_language_model(
-            model, stream, valid, plans[stage], checkpoint, log, discriminative=discriminative, resume=chosen.resume
+            model,
+            stream,
+            valid,
+            plans[stage],
+            file,
+            log,
+            discriminative=discriminative,
+            resume=chosen.resume,
+            save=saving(name),
         )
         stages.complete(name)
+
+
+def opened(file: Path, log: train.Log) -> dict[str, Tensor]:
+    """The state of a language model of build/lm; ModelError if it belongs to another tokeniser or other cleaning."""
+    return checkpoint.load(file, log, tokenizer=LM / TOKENIZER, cleaning=RULES_HASH)[0]
+
+
+def saving(stage: str) -> Callable[[Mapping[str, Tensor], Path], None]:
+    """What writes such a model."""
+    return partial(checkpoint.save, stage=stage, tokenizer=LM / TOKENIZER, cleaning=RULES_HASH)
 
 
 def _found(file: Path) -> Path:

@@ -59,8 +59,9 @@ def fit_language_model(
     beta: float = 1.0,
     sampled: int = 1024,
     resume: bool = False,
+    save: Callable[[Mapping[str, Tensor], Path], None] = save_file,
 ) -> float:
-    """Train with slanted rates, `discriminative` times lower a layer, AR (`alpha`) and TAR (`beta`); write the weights
+    """Train with slanted rates, `discriminative` times lower a layer, AR (`alpha`) and TAR (`beta`); `save` the weights
     to `checkpoint` and return the perplexity on `valid`. The rate follows the share of the budget that is spent, so
     that a run which the clock ends has still cooled down. Each epoch reads the documents in another order."""
     layers = [*reversed(model.encoder.lstm), model.encoder.embedding]
@@ -129,7 +130,7 @@ def fit_language_model(
             break
     if average:
         average.settle()
-    save_file(model.state_dict(), checkpoint)
+    save(model.state_dict(), checkpoint)
     run.end()
     return (found or evaluate_language_model(model, valid)).perplexity
 
