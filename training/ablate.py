@@ -20,12 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from sentencepiece import SentencePieceProcessor
 from sklearn.metrics import roc_auc_score
 
 from mailtagger.errors import MailtaggerError
-from mailtagger.ulmfit import tokenizer, train
+from mailtagger.ulmfit import checkpoint, tokenizer, train
 from mailtagger.ulmfit.batching import Stream
 from mailtagger.ulmfit.model import Classifier, Dropouts, LanguageModel, Pooling
 from training import classifier, lm
@@ -254,8 +253,8 @@ def language_models(pieces: SentencePieceProcessor, tokens: int, seeds: int, bf1
 def tunings(pieces: SentencePieceProcessor, tokens: int, seeds: int, bf16: bool) -> str:
     """Perplexity of mail after fine-tuning the general language model, by how the rates go."""
     stream, valid = _mail(pieces, tokens)
-    general = load_file(lm.LM / f"{lm.GENERAL}.safetensors")
-    sizes = classifier.sizes(lm.LM / f"{lm.GENERAL}.safetensors")
+    general = lm.opened(lm.LM / f"{lm.GENERAL}.safetensors", _say)
+    sizes = checkpoint.sizes(general)
     lines = []
     for name, shape, scale, begun in (
         ("slanted triangular, discriminative 2.6", "slanted", 2.6, True),

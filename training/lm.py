@@ -166,6 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         old, known = chosen.start / f"{GENERAL}.safetensors", chosen.start / TOKENIZER
         state, _ = checkpoint.load(old, log, tokenizer=known)
         begun = train.carried(state, tokenizer.load(known), pieces)
+        sizes = checkpoint.sizes(begun)
     model = LanguageModel(sizes, Dropouts().scaled(chosen.dropout)).to(chosen.device)
     if begun:
         model.load_state_dict(begun)
