@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 from mailtagger.decide import Verdict
 from mailtagger.errors import MailboxError
-from mailtagger.imap import CannotMove, FolderState, Moved
+from mailtagger.imap import CannotMove, FolderState, Moved, Proven
 from mailtagger.journal import GONE, UNSEEN, Act, Intent, Journal
 from mailtagger.places import Places
 from mailtagger.state import acting
@@ -46,7 +46,7 @@ class Mailbox(Protocol):
     def poll(self) -> tuple[int, int]: ...
     def flags(self, uids: Iterable[int]) -> dict[int, frozenset[str]]: ...
     def add_keywords(self, uids: Iterable[int], names: Iterable[str]) -> set[int]: ...
-    def move(self, uids: Iterable[int], target: str) -> Moved: ...
+    def move(self, uids: Iterable[int], target: str, proven: Proven = ...) -> Moved: ...
     def expunge(self, uids: Iterable[int]) -> set[int]: ...
     def locate(self, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str) -> list[int]: ...
 
@@ -172,8 +172,9 @@ def _look(
     """The intent closed; or open, with the reason to wait, or with none and then it is to be carried out now."""
     here = intent.uidvalidity == state.uidvalidity and intent.uid in flags
     moving = intent.act == "move"
-    copy = _copy(mailbox, journal, intent, digest) if moving else None
-    if copy is not None and not (here and (mailbox.moves_whole or _has_equals(journal, intent))):
+    proven = intent.new_uid  # whatever has become of the copy since
+    copy = _copy(mailbox, journal, intent, digest) if moving and proven is None else proven
+    if copy is not None and not (here and proven is None and (mailbox.moves_whole or _has_equals(journal, intent))):
         try:  # both here and there: the connection broke between copy and delete, so finish it
             finished = not here or intent.uid in mailbox.expunge([intent.uid])
         except MailboxError as error:
@@ -237,7 +238,7 @@ def copies(
 
 def _anew(journal: Journal, intent: Intent, **changes: Any) -> Intent:
     """The same act under a changed address or target, as an intent of its own; one that was written stays as it is."""
-    changed = replace(intent, **changes)
+    changed = replace(intent, new_uid=None, **changes)  # at another address it may be another message
     with journal.transaction():
         journal.close_intents([intent.id], "failed", why="it was planned anew")
         (id_,) = journal.open_intents([changed])
@@ -277,8 +278,9 @@ def _move(
 ) -> list[Intent]:
     if not target:
         return [replace(intent, why=NO_FOLDER) for intent in group]
+    ids = {intent.uid: intent.id for intent in group}
     try:
-        moved = mailbox.move([intent.uid for intent in group], target)
+        moved = mailbox.move(ids, target, lambda copies: journal.copied({ids[uid]: new for uid, new in copies.items()}))
     except CannotMove as error:
         return _close(journal, group, "failed", str(error))
     except MailboxError as error:

@@ -6,7 +6,7 @@ Nothing here changes a message: keywords are set and taken off, and messages go 
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mailtagger.errors import MailboxError
@@ -21,6 +21,8 @@ from mailtagger.imap_session import Refused as Refused
 from mailtagger.imap_syntax import copied, flag_list, folder_name, lower, portions, printable, uid_set
 
 log = logging.getLogger(__name__)
+
+Proven = Callable[[Mapping[int, int | None]], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,10 @@ class Mailbox(Reader):
         shown = self._store(list(uids), "-FLAGS.SILENT", names)
         return {uid for uid, flags in shown.items() if not lower(names) & lower(flags)}
 
-    def move(self, uids: Iterable[int], target: str) -> Moved:
+    def move(self, uids: Iterable[int], target: str, proven: Proven = lambda copies: None) -> Moved:
         """By UID MOVE (RFC 6851), else by copy, proof that the copy is there, and `expunge` of the original alone.
+
+        `proven` is told of the copies, UID → UID there, before their originals are deleted.
 
         MailboxError when the server refuses and nothing was moved; once something was, the rest just stays.
         """
@@ -95,7 +99,7 @@ class Mailbox(Reader):
                              "Spam is marked there, and stays.")
         try:
             for portion in portions(uids):
-                self._move(portion, target, result)
+                self._move(portion, target, result, proven)
         except Refused as refusal:
             if not result.done:
                 raise
@@ -116,7 +120,7 @@ class Mailbox(Reader):
             gone.update(set(portion) - self._present(portion))
         return gone
 
-    def _move(self, portion: list[int], target: str, result: Moved) -> None:
+    def _move(self, portion: list[int], target: str, result: Moved, proven: Proven) -> None:
         moving = "MOVE" in self._session.capabilities
         for _ in range(3):
             left = self._present(set(portion) - result.done.keys())
@@ -126,7 +130,10 @@ class Mailbox(Reader):
             pairs: dict[int, int | None] = dict(copied(answer.get("COPYUID")))
             if not pairs and not answer.refusal:  # OK proves nothing: what is gone is copied to nowhere, with OK
                 pairs = dict.fromkeys(left - self._present(left)) if moving else self._proved(left, target)
-            result.done.update(pairs if moving else {uid: pairs[uid] for uid in self.expunge(pairs)})
+            if pairs and not moving:
+                proven(pairs)
+                pairs = {uid: pairs[uid] for uid in self.expunge(pairs)}
+            result.done.update(pairs)
             if not answer.refusal or answer.refusal.code != GONE:
                 break
         missing = set(portion) - result.done.keys()

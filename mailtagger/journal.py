@@ -451,6 +451,12 @@ class Journal:
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
+    def copied(self, ids: Mapping[int, int | None]) -> None:
+        """These moves have got as far as a copy, id → its UID in the target; what is left is to delete the original."""
+        with self.transaction():
+            for id_, new_uid in ids.items():
+                self._execute("UPDATE intents SET new_uid = ? WHERE id = ?", new_uid, id_)
+
     def close_intents(self, ids: Iterable[int], state: Literal["done", "failed"],
                       new_uids: Mapping[int, int | None] | None = None, why: str = "") -> None:
         """The outcome of these intents; `new_uids` leads from a message's old UID to its new one."""

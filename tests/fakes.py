@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from mailtagger.errors import MailboxError, MailtaggerError, TryLater
-from mailtagger.imap import BIG, PARTIAL, Address, CannotMove, FolderInfo, FolderState, Moved, RawMessage
+from mailtagger.imap import BIG, PARTIAL, Address, CannotMove, FolderInfo, FolderState, Moved, Proven, RawMessage
 from mailtagger.imap_reader import Head, Status
 
 T = TypeVar("T")
@@ -269,7 +269,7 @@ class MemoryMailbox:
 
         return self._run("remove_keywords", store)
 
-    def move(self, uids: Iterable[int], target: str) -> Moved:
+    def move(self, uids: Iterable[int], target: str, proven: Proven = lambda copies: None) -> Moved:
         wanted = sorted(set(uids))
         if target == self._selected:
             raise ValueError(f"{target} is where the messages are")
@@ -282,7 +282,11 @@ class MemoryMailbox:
             refusal = self.server.folders[target].refuse if target in self.server.folders else "[TRYCREATE] no folder"
             if there and refusal:
                 raise MailboxError(f"{target}: {refusal}")
-            done: dict[int, int | None] = {uid: self.server.folders[target].add(messages.pop(uid)) for uid in there}
+            done: dict[int, int | None] = {uid: self.server.folders[target].add(messages[uid]) for uid in there}
+            if not self.moves_whole:
+                proven(done)
+            for uid in there:
+                del messages[uid]
             self.server.changes += bool(done)
             self._seen += bool(done)  # nobody is told of his own doings
             return Moved(done, set(wanted) - done.keys())

@@ -226,6 +226,32 @@ def test_08_and_the_daemon_ended(house: House, cut: str) -> None:
     assert tap.commands("EXPUNGE") == [f"UID EXPUNGE {copy.split()[2]}"]
 
 
+@pytest.mark.fault(8)
+@pytest.mark.parametrize("cut", [r"UID STORE .*\\Deleted", "UID EXPUNGE"])
+@pytest.mark.parametrize("then", ["filed", "deleted"])
+def test_08_and_the_user_takes_the_copy_away(house: House, cut: str, then: str) -> None:
+    """In both folders, and before that is finished he has moved the copy on, or deleted it: there is no second one."""
+    proxy = house.proxy(("client", "cutpast" if "STORE" in cut else "cut", cut), strip=["MOVE"])
+    house.configure(proxy)
+    daemon = house.start()
+    proxy.closed = True
+    [one] = house.drop(house.spam())
+    daemon.until(lambda: "was lost" in daemon.log)
+    daemon.end()
+    user = house.user()
+    user.select_folder("Junk")
+    if then == "filed":
+        user.move(user.search(), "Archive")
+    else:
+        user.delete_messages(user.search())
+        user.expunge()
+        house.gone.add(one)
+    proxy.closed = False
+    daemon = house.start()
+    daemon.until(house.settled)
+    assert house.where() == ({one: "Archive"} if then == "filed" else {})
+
+
 @pytest.mark.fault(9)
 def test_09_cut_between_delete_and_expunge(house: House) -> None:
     """The one UID is expunged, and nothing else: not what the user has marked as deleted."""
