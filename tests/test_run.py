@@ -1,6 +1,7 @@
 """A run that is killed and goes on ends where it would have ended."""
 
 import csv
+import time
 from pathlib import Path
 
 import numpy as np
@@ -174,3 +175,33 @@ def test_a_curve_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(MailtaggerError, match="no curve"):
         curves.main([str(tmp_path / "other.csv"), "--out", str(tmp_path / "x.png")])
+
+
+def test_minutes_can_be_of_the_processors_time() -> None:
+    """A process that sleeps spends none of it."""
+    plan = train.Schedule(1, 1, 1e-3, cpu=True)
+    before, wall = plan.clock(), time.monotonic()
+    time.sleep(0.2)
+    assert plan.clock() - before < 0.1 < time.monotonic() - wall
+
+
+def test_mails_are_cut_to_the_limits_of_their_tokeniser() -> None:
+    """As characters are shorter than pieces, more of them make a mail."""
+    longest: list[int] = []
+
+    def watching(ids: list[int], rng: np.random.Generator) -> list[int]:
+        longest.append(len(ids))
+        return ids
+
+    mails = [[5] * 900 for _ in range(64)]  # batches of 64 × 128 pieces hold nine
+    train.fit_classifier(
+        Classifier(TINY, Dropouts()),
+        mails,
+        [0.0, 1.0] * 32,
+        [1.0] * 64,
+        train.Schedule(60, 2, 1e-3, batch=64),
+        lambda line: None,
+        watching,
+        limits=(300, 600, 900),
+    )
+    assert set(longest) <= {300, 600, 900} and len(set(longest)) > 1

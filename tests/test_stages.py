@@ -106,3 +106,11 @@ def test_mail_of_ones_own_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     lm.main("--general-minutes 0 --size tiny --vocabulary 700 --epochs 1".split())
     classifier.main(["default", "--epochs", "2", "--out", "build/models/mine"])
     assert artifact.load(Path("build/models/mine")).meta.data.startswith("default")
+
+
+@pytest.mark.parametrize("kind", ["word", "bpe", "char"])
+def test_every_tokeniser_serves_every_stage(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Subwords become an artifact; words and characters leave weights, as live mail is read by neither."""
+    classifier.main(["dedup", "--smoke", "--tokenizer", kind, "--out", str(tmp_path / "trial")])
+    assert (tmp_path / "trial").is_dir() == (kind == "bpe")
+    assert (tmp_path / "trial.safetensors").is_file() == (kind != "bpe")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 pytest.importorskip("spacy", reason="needs the [study] extra: make .venv/train")
 
 from mailtagger.errors import MailtaggerError
-from mailtagger.ulmfit import tokenizer, train
+from mailtagger.ulmfit import tokenizer
 from mailtagger.ulmfit.tokenizer import END, MARKS, PAD, START, SYMBOLS, UNKNOWN, Tokenizer
 from training import compare_tokenizers, readers, smoke, tokenizers
 from training.splits import split
@@ -247,14 +246,3 @@ def test_a_comparison_in_no_time_is_refused() -> None:
     """Before anything is read."""
     with pytest.raises(MailtaggerError, match="in no time"):
         compare_tokenizers.main(["--classifier", "0", "--smoke"])
-
-
-def test_minutes_are_of_the_processors_time_and_only_inside() -> None:
-    """A sleeping process spends nothing; the clock and the cuts of training are themselves again afterwards."""
-    clock, limits = train.time, train.LIMITS
-    with compare_tokenizers.budgeted(4):
-        assert tuple(4 * limit for limit in limits) == train.LIMITS
-        before = train.time.monotonic()
-        time.sleep(0.2)
-        assert train.time.monotonic() - before < 0.1
-    assert train.time is clock and limits == train.LIMITS

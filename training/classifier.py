@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from mailtagger.artifact import ID_PATTERN, TOKENIZER, WEIGHTS, Artifact
 from mailtagger.errors import MailtaggerError
@@ -26,7 +27,7 @@ from mailtagger.ulmfit.export import export
 from mailtagger.ulmfit.model import Classifier, Dropouts, Sizes
 from mailtagger.ulmfit.schedules import SHAPES
 from mailtagger.ulmfit.unfreezing import SCHEMES
-from training import lm
+from training import lm, tokenizers
 from training.balance import balance, kind
 from training.calibrate import Rule, choose, fingerprint
 from training.evaluate import opened
@@ -112,6 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--device", default="cpu", help="cuda where there is one")
     options.add_argument("--resume", action="store_true", help="go on from the last snapshot")
+    options.add_argument(
+        "--tokenizer", choices=tokenizers.KINDS, default="unigram", help="of the trial; else as lm chose"
+    )
     options.add_argument("--smoke", action="store_true", help="all of it in seconds, on made-up mail")
     options.add_argument("--out", type=Path, help="the model's directory; build/models/PROTOCOL if not given")
     options.add_argument("--encoder", type=Path, default=LM / "mail.safetensors")
@@ -121,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen.out = chosen.out or Path("build/models") / chosen.protocol.replace(":", "-")
     if chosen.smoke:
         chosen.out = chosen.out.absolute()
-        lm.main(["--smoke", "--general-minutes", "0"])
+        lm.main(["--smoke", "--general-minutes", "0", "--tokenizer", chosen.tokenizer])
         chosen.epochs = min(chosen.epochs, 2)
     rule, parent = checked(chosen)
     plan = train.Schedule(
@@ -129,13 +133,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     torch.set_num_threads(chosen.threads)
     torch.manual_seed(chosen.seed)
-    pieces = tokenizer.load(LM / "tokenizer.model")
+    pieces = tokenizers.load(LM / lm.TOKENIZER)
+    scale = tokenizers.scale(pieces)
     rows = split(chosen.protocol, load(OUT))
     learned = examples(rows.train)
     print(f"{chosen.protocol}: {len(rows.train)} training rows, {len(learned)} examples of them", flush=True)
 
     def ids(some: Sequence[Row]) -> list[list[int]]:
-        return [tokenizer.cut(found) for found in pieces.encode([row.document.text for row in some])]
+        found = pieces.encode([row.document.text for row in some])
+        return [tokenizer.cut(one, 256 * scale, 128 * scale) for one in found]
 
     def spam(some: Sequence[Row]) -> list[bool]:
         return [row.document.label == "spam" for row in some]
@@ -158,6 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             noise(frozenset(pieces.piece_to_id(mark) for mark in tokenizer.STRUCTURE)),
             unfreezing_scheme=chosen.unfreezing or ("full" if chosen.start else "gradual"),
             discriminative=chosen.discriminative,
+            limits=[limit * scale for limit in train.LIMITS],
             checkpoint=chosen.out.with_name(f"{chosen.out.name}.safetensors"),
             resume=chosen.resume,
         )
@@ -169,6 +176,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rule = choose(*found, truth, np.array(balance(valid)), np.array([kind(row) for row in valid]))
     errors = float(np.mean((rule.probability(*found) > 0.5) != truth))
     print(f"{rule}; errors at 0.5 on validation rows {errors:.4f}", flush=True)
+    if isinstance(pieces, tokenizers.Vocabulary):
+        weights = chosen.out.with_name(f"{chosen.out.name}.safetensors")
+        save_file(model.state_dict(), weights)
+        print(f"{weights} has the weights; there is no artifact of them, as live mail is read by subwords alone")
+        return
     export(
         {
             name: value.cpu().numpy()

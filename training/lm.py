@@ -29,7 +29,7 @@ from mailtagger.errors import MailtaggerError
 from mailtagger.ulmfit import checkpoint, tokenizer, train
 from mailtagger.ulmfit.model import SIZES, Dropouts, LanguageModel
 from mailtagger.ulmfit.schedules import SHAPES
-from training import smoke, wt103
+from training import smoke, tokenizers, wt103
 from training.corpora import home
 from training.prepare import OUT, load, load_unlabelled
 from training.splits import split
@@ -72,11 +72,15 @@ def texts(characters: int) -> tuple[list[str], list[str], list[str]]:
 
 
 def trained_tokenizer(
-    prose: Sequence[str], unlabelled: Sequence[str], labelled: Sequence[str], vocabulary: int
+    prose: Sequence[str],
+    unlabelled: Sequence[str],
+    labelled: Sequence[str],
+    vocabulary: int | None,
+    kind: tokenizers.Kind = "unigram",
 ) -> None:
     """Write the tokeniser of a sample of all three, and take away the models of another vocabulary."""
     sample = (text[:3000] for text in (*labelled[::3], *unlabelled[::5], *prose[::20]))
-    tokenizer.train(sample, LM / TOKENIZER, vocabulary)
+    tokenizers.build(kind, sample, LM / TOKENIZER, vocabulary)
     for stale in LM.glob("*.safetensors"):
         stale.unlink()
 
@@ -109,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--epochs", type=float, default=4, help="of each stage at most")
     options.add_argument("--general-characters", type=int, default=30_000_000)
     options.add_argument("--size", choices=SIZES, default="compact", help="full: 400/1152×3, for a GPU")
-    options.add_argument("--vocabulary", type=int, default=8000, help="pieces of a new tokeniser")
+    options.add_argument("--tokenizer", choices=tokenizers.KINDS, default="unigram", help="what a new tokeniser reads")
+    options.add_argument("--vocabulary", type=int, help="its pieces at most; as many as suit its kind if not given")
     options.add_argument("--shape", choices=SHAPES, default="slanted", help="of the rate")
     options.add_argument("--discriminative", type=float, default=1.0, help="of the mail stage; ULMFiT: 2.6")
     options.add_argument("--dropout", type=float, default=0.5, help="factor of AWD-LSTM's rates")
@@ -148,9 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shuffle(mails)
     shuffle(prose)
     if "tokenizer" not in stages and not (chosen.backward and (LM / TOKENIZER).exists()):
-        trained_tokenizer(prose, unlabelled, labelled, chosen.vocabulary)
+        trained_tokenizer(prose, unlabelled, labelled, chosen.vocabulary, chosen.tokenizer)
         stages.complete("tokenizer")
-    pieces = tokenizer.load(LM / TOKENIZER)
+    pieces = tokenizers.load(LM / TOKENIZER)
     direction = "-backward" * chosen.backward
     begun: dict[str, Tensor] = {}
     sizes = replace(SIZES[chosen.size], vocabulary=pieces.vocab_size())
@@ -165,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif chosen.start:
         old, known = chosen.start / f"{GENERAL}.safetensors", chosen.start / TOKENIZER
         state, _ = checkpoint.load(old, log, tokenizer=known)
-        begun = train.carried(state, tokenizer.load(known), pieces)
+        begun = train.carried(state, tokenizers.load(known), pieces)
         sizes = checkpoint.sizes(begun)
     model = LanguageModel(sizes, Dropouts().scaled(chosen.dropout)).to(chosen.device)
     if begun:

@@ -207,7 +207,7 @@ _CHARACTERS = re.compile("|".join([*sorted(SYMBOLS, key=len, reverse=True), "."]
 
 @lru_cache(1 << 17)
 def _parts(word: str) -> tuple[str, ...]:
-    """spaCy's rules never look over a space, so each different word is asked of them once: twenty times as fast."""
+    """spaCy's rules never look over a space, so each different word is asked of them once."""
     if word in SYMBOLS:
         return (word,)
     parts = [token.text for token in _spacy()(word)]

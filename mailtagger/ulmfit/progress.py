@@ -12,12 +12,21 @@ COLUMNS = ("step", "seen", "share", "rate", "train_loss", "valid_loss", "accurac
 class Progress:
     """The clock and the books of one run."""
 
-    def __init__(self, log: Log, unit: str, curve: Path | None = None, spent: float = 0.0, step: int = 0) -> None:
+    def __init__(
+        self,
+        log: Log,
+        unit: str,
+        curve: Path | None = None,
+        spent: float = 0.0,
+        step: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`unit`: what is counted; `curve`: the CSV; `spent`, `step`: seconds and steps of the run that this goes on
         from, whose rows it keeps, up to that step."""
         self._log, self._unit, self._curve = log, unit, curve
-        self._began = time.monotonic() - spent
-        self._here = time.monotonic()
+        self._clock = clock
+        self._began = clock() - spent
+        self._here = clock()
         self._seen_here: int | None = None
         if curve:
             kept = _rows(curve, step) if step else []
@@ -28,13 +37,13 @@ class Progress:
     @property
     def seconds(self) -> float:
         """Seconds of work, those before an interruption with them."""
-        return time.monotonic() - self._began
+        return self._clock() - self._began
 
     def tell(self, step: int, seen: int, share: float, rate: float, loss: float, what: str = "") -> None:
         """One line and one row in the middle of an epoch."""
         if self._seen_here is None:
             self._seen_here = seen
-        here = time.monotonic() - self._here
+        here = self._clock() - self._here
         pace = (seen - self._seen_here) / here if seen > self._seen_here else seen / max(self.seconds, 1e-9)
         left = self.seconds * (1 - share) / share if share else 0.0
         self._log(

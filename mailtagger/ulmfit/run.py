@@ -32,6 +32,7 @@ class Schedule:
     checks: int = 1  # validations an epoch, for NT-ASGD to hear of
     variable: bool = True  # windows of varying length (AWD-LSTM §5.1)
     seed: int = 0
+    cpu: bool = False  # minutes of this process on its processor, whatever else the machine does
 
     def __post_init__(self) -> None:
         for name in ("minutes", "epochs", "rate", "batch", "bptt", "checks"):
@@ -40,6 +41,10 @@ class Schedule:
         for name, known in (("shape", tuple(SHAPES)), ("optimizer", optimizers.NAMES)):
             if getattr(self, name) not in known:
                 raise MailtaggerError(f"There is no {name} {getattr(self, name)!r}.", f"Known: {', '.join(known)}.")
+
+    def clock(self) -> float:
+        """Seconds since some moment, by the clock that the minutes are counted by."""
+        return time.process_time() if self.cpu else time.monotonic()
 
     def factor(self, share: float) -> float:
         """What the rate is multiplied by at a share of the run."""

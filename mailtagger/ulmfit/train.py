@@ -4,7 +4,6 @@ as long as epochs end it and not the clock.
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -79,7 +78,9 @@ def fit_language_model(
     if average and at:
         average.restore(snapshot.part(run.tensors, "run"), at["average"])
     state = _state(snapshot.part(run.tensors, "run"), device)
-    progress = Progress(log, "tokens", checkpoint.with_suffix(".csv"), at.get("seconds", 0.0), at.get("steps", 0))
+    progress = Progress(
+        log, "tokens", checkpoint.with_suffix(".csv"), at.get("seconds", 0.0), at.get("steps", 0), plan.clock
+    )
     steps, seen, losses, count = (at.get(k, 0) for k in ("steps", "seen", "losses", "count"))
     if not at:
         estimate(log, model, "tokens", len(train), plan, _window(rows(train, plan.batch).to(device), plan, sampled))
@@ -190,12 +191,13 @@ def fit_classifier(
     *,
     unfreezing_scheme: str = "gradual",
     discriminative: float = 2.6,
+    limits: Sequence[int] = LIMITS,
     checkpoint: Path | None = None,
     resume: bool = False,
 ) -> None:
     """Train by a scheme of unfreezing, each of its stages for its share of the epochs, or of the minutes if they end
     first; the rate follows what is spent, so it has always cooled down. An epoch is as many documents as there are,
-    drawn by their weights. `checkpoint`: where the run's snapshot and curve belong."""
+    drawn by their weights; each batch is cut to one of `limits`. `checkpoint`: where snapshot and curve belong."""
     chances = np.asarray(weights, np.float64) / np.sum(weights)
     lengths, device = np.array([len(d) for d in documents]), next(model.parameters()).device
     ranked = unfreezing.groups(unfreezing.layers(model), plan.rate, discriminative)
@@ -206,7 +208,12 @@ def fit_classifier(
     if not begun:
         estimate(log, model, "mails", len(documents), plan, _batch(documents, plan, device))
     progress = Progress(
-        log, "mails", checkpoint and checkpoint.with_suffix(".csv"), begun.get("seconds", 0.0), begun.get("steps", 0)
+        log,
+        "mails",
+        checkpoint and checkpoint.with_suffix(".csv"),
+        begun.get("seconds", 0.0),
+        begun.get("steps", 0),
+        plan.clock,
     )
     steps, seen = begun.get("steps", 0), begun.get("seen", 0)
     for stage, (groups, part) in enumerate(stages):
@@ -220,7 +227,7 @@ def fit_classifier(
         if begun and stage == begun["stage"]:
             run.restore(model, optimizer)
             at = begun
-        done, began = at.get("done", 0), time.monotonic() - at.get("stage_seconds", 0.0)
+        done, began = at.get("done", 0), plan.clock() - at.get("stage_seconds", 0.0)
         running, epoch, first, share = at.get("running", 0.0), at.get("epoch", 0), at.get("batch", 0), 0.0
         while share < 1:
             rng = np.random.default_rng((plan.seed, stage, epoch))
@@ -229,7 +236,7 @@ def fit_classifier(
             for b, batch in enumerate(order):
                 if b < first:
                     continue
-                by_clock = (time.monotonic() - began) / 60 / (plan.minutes * part)
+                by_clock = (plan.clock() - began) / 60 / (plan.minutes * part)
                 share = spent(done / (plan.epochs * len(documents) * part), by_clock)
                 if share >= 1:
                     break
@@ -239,7 +246,7 @@ def fit_classifier(
                 for group in optimizer.param_groups:
                     group["lr"] = plan.rate * group["scale"] * plan.factor(share)
                 rng = np.random.default_rng((plan.seed, stage, epoch, b))
-                limit = int(rng.choice(LIMITS, p=CHANCES))
+                limit = int(rng.choice(limits, p=CHANCES))
                 chosen = [int(drawn[i]) for i in batch]
                 texts = [cut(documents[i], limit * 2 // 3, limit // 3) for i in chosen]
                 ids, sizes = padded([noise(t, rng) for t in texts] if noise else texts)
@@ -255,7 +262,7 @@ def fit_classifier(
                 if steps % KEPT == 0:
                     numbers = {"stage": stage, "epoch": epoch, "batch": b + 1, "done": done, "steps": steps}
                     numbers |= {"seen": seen, "running": running, "seconds": progress.seconds}
-                    run.keep(model, optimizer, {}, numbers | {"stage_seconds": time.monotonic() - began})
+                    run.keep(model, optimizer, {}, numbers | {"stage_seconds": plan.clock() - began})
             epoch, first = epoch + 1, 0
             share = max(share, done / (plan.epochs * len(documents) * part))
         log(f"stage {stage + 1} of {len(stages)}: {done:,} mails, running loss {running:.4f}")
