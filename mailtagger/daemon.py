@@ -7,6 +7,7 @@
 """
 
 import contextlib
+import ctypes
 import logging
 import os
 import queue
@@ -45,6 +46,7 @@ Inbox: TypeAlias = "queue.SimpleQueue[signal.Signals | MailtaggerError]"
 
 POLITE, GRACE = 2.0, 3.0  # seconds after SIGTERM in which connections end by themselves, and in which all is waited for
 MODEL_SECONDS = 60
+M_ARENA_MAX = -8  # of malloc.h
 KEEP = timedelta(days=400)  # for which a verdict is remembered
 
 
@@ -247,10 +249,18 @@ def run(path: Path, level: str | None = None, report: Callable[[Outcome], None] 
     """Watches until it is told to end; `report` gets every outcome, one at a time. The exit status."""
     settings = config.load(path)
     logs.start(level or settings.log.level, settings.log.format)
+    _share_memory()
     inbox: Inbox = queue.SimpleQueue()
     with _signals(inbox), RunLock(settings.state_dir), Journal(settings.state_dir / FILE) as journal:
         Daemon(path, settings, journal, inbox, level, report).run()
     return 0
+
+
+def _share_memory() -> None:
+    """Two heaps for all threads, where the C library is glibc: with one for each, eight to a core, every thread keeps
+    what its largest mail took. Measured over 12 minutes of mail and faults: +13 MB so, +6 MB with two (make soak)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 @contextlib.contextmanager
