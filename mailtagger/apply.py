@@ -175,6 +175,8 @@ def _look(
     proven = intent.new_uid  # whatever has become of the copy since
     copy = _copy(mailbox, journal, intent, digest) if moving and proven is None else proven
     if copy is not None and not (here and proven is None and (mailbox.moves_whole or _has_equals(journal, intent))):
+        if here and proven is None:
+            journal.copied({intent.id: copy})
         try:  # both here and there: the connection broke between copy and delete, so finish it
             finished = not here or intent.uid in mailbox.expunge([intent.uid])
         except MailboxError as error:
@@ -196,15 +198,19 @@ def _look(
 
 
 def _copy(mailbox: Mailbox, journal: Journal, intent: Intent, digest: Callable[[bytes], str]) -> int | None:
-    """The UID of the message in the target, unless it was there before, or another move of the same accounts for it."""
+    """The UID that the message has or had in the target; None where it was there before, or another move of the same
+    accounts for it."""
     if not intent.target:
         return None
-    before = {seen.uid for seen in Places(journal).sightings(intent.account, intent.message_id)
-              if seen.folder == intent.target and not (intent.opened_at and intent.opened_at < seen.at)}
+    sightings = [seen for seen in Places(journal).sightings(intent.account, intent.message_id)
+                 if seen.folder == intent.target]
+    since = {seen.uid for seen in sightings if intent.opened_at and intent.opened_at < seen.at}
+    passing = [seen.uid for seen in sightings if seen.uid in since and seen.ident == intent.ident]
+    before = {seen.uid for seen in sightings} - since
     moves = [move for move in journal.moves(intent.account, intent.ident, intent.message_id)
              if move.target == intent.target]
     found = copies(mailbox, intent.target, intent.message_id, digest, intent.ident)
-    mine = [uid for uid in found if uid not in {move.new_uid for move in moves} | before]
+    mine = [uid for uid in sorted({*passing, *found}) if uid not in {move.new_uid for move in moves} | before]
     unknown = sum(move.new_uid is None for move in moves)
     return mine[-1] if len(mine) > unknown else None
 

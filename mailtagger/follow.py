@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from mailtagger import dragged, rescue
 from mailtagger.apply import left_alone, standing
-from mailtagger.begun import DEADLY, Begun
+from mailtagger.begun import DEADLY, Deadly, in_hand
 from mailtagger.config import Account
 from mailtagger.decide import Word
 from mailtagger.errors import MailboxError, MailtaggerError
@@ -106,20 +106,18 @@ class _Look:
         for start in range(0, len(uids), CHUNK):
             if self._job.stop():
                 return
-            for portion in self._readable(state, uids[start : start + CHUNK]):
-                yield from self._arrived(portion, before)
-
-    def _arrived(self, uids: Sequence[int], before: FolderRow | None) -> Iterator[Lesson]:
-        heads = [(head, parse(head.header).message_id) for head in self._mailbox.heads(uids)
-                 if not left_alone(head.flags)]
-        suspects = [head.address.uid for head, message_id in heads if self._suspect(head, message_id, before)]
-        asked = self._put_here if self._teaching == "spam" else self._rescued
-        found = {}
-        for message in self._mailbox.fetch(suspects) if suspects else ():
-            with self._passing_by(message):
-                mail, ident = parse(message.raw), identify(message.raw)
-                found[message.address.uid] = ident, asked(message, mail, ident, before)
-        yield from self._note(heads, found)
+            heads = [
+                (head, parse(head.header).message_id)
+                for head in self._mailbox.heads(uids[start : start + CHUNK]) if not left_alone(head.flags)
+            ]
+            suspects = [head.address.uid for head, message_id in heads if self._suspect(head, message_id, before)]
+            asked = self._put_here if self._teaching == "spam" else self._rescued
+            found = {}
+            for message in self._mailbox.fetch(suspects) if suspects else ():
+                with self._passing_by(message):
+                    mail, ident = self._read(message)
+                    found[message.address.uid] = ident, asked(message, mail, ident, before)
+            yield from self._note(heads, found)
 
     def _suspect(self, head: Head, message_id: str, before: FolderRow | None) -> bool:
         """Whether the message has to be read, as the user may have brought it here; its header alone is known.
@@ -179,11 +177,10 @@ class _Look:
             part = new[start : start + CHUNK]
             clear = {uid: word for uid, word in part if said.get(uid) == [word]}  # both at once say nothing
             lessons = []
-            for portion in self._readable(state, sorted(clear)):
-                for message in self._mailbox.fetch(portion):
-                    with self._passing_by(message):
-                        if lesson := self._marked(message, clear[message.address.uid]):
-                            lessons.append(lesson)
+            for message in self._mailbox.fetch(sorted(clear)) if clear else ():
+                with self._passing_by(message):
+                    if lesson := self._marked(message, clear[message.address.uid]):
+                        lessons.append(lesson)
             with self._journal.transaction():
                 news = [lesson for lesson in lessons if self._job.lessons and self._job.lessons.learn(lesson)]
                 self._places.remark(self._account, state.name, state.uidvalidity, new=part)
@@ -191,7 +188,7 @@ class _Look:
 
     def _marked(self, message: RawMessage, word: Word) -> Lesson | None:
         """The lesson that a new mark teaches, unless another mailtagger has set it."""
-        mail, ident = parse(message.raw), identify(message.raw)
+        mail, ident = self._read(message)
         row = self._journal.judged(self._account, message.address)
         told = self._job.lessons and self._job.lessons.word(self._account, ident, mail.message_id)
         if word == "spam" and not told and dragged.by_another(self._job, message.flags, [row] if row else []):
@@ -207,16 +204,6 @@ class _Look:
         ours = lower(name for act in acts if act.act == "keyword" for name in act.target.split())
         return not lower(WORDS[word]) & (lower(row.flags_before) | ours)
 
-    def _readable(self, state: FolderState, uids: Sequence[int]) -> Iterator[Sequence[int]]:
-        """The UIDs in portions, less what kills the process each time that it is read."""
-        begun = Begun(self._journal, self._account, state.name, state.uidvalidity)
-        for portion, deadly in begun.portions(uids):
-            with begun.in_hand(portion):
-                if not deadly:
-                    yield portion
-                    continue
-            log.warning("%s/%s UID %d teaches nothing: %s", self._account, plain(self._folder), portion[0], DEADLY)
-
     @contextmanager
     def _passing_by(self, message: RawMessage) -> Iterator[None]:
         """One bad message must not hold up the others: it teaches nothing."""
@@ -225,13 +212,19 @@ class _Look:
         except MailtaggerError:
             raise  # the server's fault or the disk's, not the message's
         except Exception as error:
+            why = DEADLY if isinstance(error, Deadly) else where(error)
             log.warning("%s/%s UID %d teaches nothing: %s", self._account, plain(self._folder), message.address.uid,
-                        where(error))
+                        why)
+
+    def _read(self, message: RawMessage) -> tuple[Mail, str]:
+        with in_hand(self._journal, self._account, message.address):
+            return parse(message.raw), identify(message.raw)
 
     def _lesson(
         self, message: RawMessage, mail: Mail, ident: str, label: Word, source: Source, before: Judged | None
     ) -> Lesson:
-        seen = opinion(message.raw, mail, self._job.scorer, self._job.policy)
+        with in_hand(self._journal, self._account, message.address):
+            seen = opinion(message.raw, mail, self._job.scorer, self._job.policy)
         return lesson_of(message.raw, mail, ident, seen, self._account, label, source, message.address.folder, before)
 
 

@@ -15,7 +15,7 @@ from typing import Protocol, cast
 
 from mailtagger import allow, rescue
 from mailtagger.apply import left_alone, not_junk
-from mailtagger.begun import DEADLY, TRIES, Begun
+from mailtagger.begun import DEADLY, TRIES, Deadly, in_hand
 from mailtagger.clean import clean
 from mailtagger.config import Account, Keywords
 from mailtagger.decide import UNFAMILIAR, By, Decision, Policy, Verdict, Word, decide, log_odds_of
@@ -108,36 +108,25 @@ def judge(job: Job, mailbox: Mailbox, state: FolderState, uids: Sequence[int]) -
     for at in addresses:
         if at.uid in flags and not left_alone(flags[at.uid]):
             yield _again(job, known[at.uid], at, parse(headers.get(at.uid, b"")).subject, flags[at.uid])
-    begun = Begun(job.journal, account, state.name, state.uidvalidity)
-    for portion, deadly in begun.portions([at.uid for at in addresses if at.uid not in known]):
-        with begun.in_hand(portion):
-            if deadly:
-                yield from _unread(job, mailbox, state, portion)
-                continue
-            for message in mailbox.fetch(portion):
-                if job.stop():
-                    return
-                if not left_alone(message.flags):
-                    yield _fresh(job, mailbox, message)
-
-
-def _unread(job: Job, mailbox: Mailbox, state: FolderState, uids: Sequence[int]) -> Iterator[Judgement]:
-    """Unsure is what kills the process each time that it is read."""
-    decision = decide(None, job.policy, notes=[DEADLY])
-    for uid, flags in mailbox.flags(uids).items():
-        log.warning("%s/%s UID %d: %s", job.account.name, plain(state.name), uid, DEADLY)
-        if not left_alone(flags):
-            at = Address(state.name, state.uidvalidity, uid)
-            yield Judgement(at, "", "", "", decision, job.scorer.model, flags)
+    fresh = [at.uid for at in addresses if at.uid not in known]
+    for message in mailbox.fetch(fresh) if fresh else ():
+        if job.stop():
+            return
+        if not left_alone(message.flags):
+            yield _fresh(job, mailbox, message)
 
 
 def _fresh(job: Job, mailbox: Mailbox, message: RawMessage) -> Judgement:
     """The judgement on a message that was never seen at this address; one that cannot be judged is unsure."""
     for _ in range(TRIES):
         try:
-            return _first_sight(job, mailbox, message)
+            with in_hand(job.journal, job.account.name, message.address):
+                return _first_sight(job, mailbox, message)
         except MailtaggerError:
             raise  # the server's fault or the disk's, not the message's
+        except Deadly:
+            why = DEADLY
+            break
         except Exception as error:  # one bad message must not hold up the others
             why = f"{FAILED}: {where(error)}"
     log.warning("%s/%s UID %d: %s", job.account.name, plain(message.address.folder), message.address.uid, why)

@@ -232,6 +232,25 @@ def test_a_copy_without_its_delete_is_finished_not_repeated(mailbox: MemoryMailb
     assert (mailbox.server.raws("INBOX"), mailbox.server.raws("Junk")) == ([], [content])
 
 
+@pytest.mark.parametrize("known", ["it was sighted", "its UID was told"])
+def test_a_copy_that_was_taken_away_since_is_not_made_again(
+    mailbox: MemoryMailbox, journal: Journal, known: str
+) -> None:
+    """Cut between COPY and EXPUNGE, and before we are back the user has been about the copy: the original is removed."""
+    content = raw("spam", message_id="once@example.org")
+    move, _ = deliver(mailbox, content)
+    [id_] = journal.open_intents([move])
+    copy = mailbox.server.deliver(content, "Junk")
+    if known == "it was sighted":
+        Places(journal).saw("home", Address("Junk", 1, copy), "once@example.org", len(content), identify(content))
+    else:
+        journal.copied({id_: copy})
+    mailbox.server.user_deletes(copy, "Junk")
+    mailbox.server.moves_whole = False
+    assert looked(mailbox, journal) == [("move", "done", "")]
+    assert (mailbox.server.raws("INBOX"), mailbox.server.raws("Junk")) == ([], [])
+
+
 def test_a_duplicate_in_the_spam_folder_is_not_taken_for_the_copy(mailbox: MemoryMailbox, journal: Journal) -> None:
     """A message delivered twice: the copy of the first, moved earlier, is no proof that the second was copied."""
     content = raw("spam", message_id="twice@example.org")
