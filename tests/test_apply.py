@@ -236,7 +236,7 @@ def test_a_copy_without_its_delete_is_finished_not_repeated(mailbox: MemoryMailb
 def test_a_copy_that_was_taken_away_since_is_not_made_again(
     mailbox: MemoryMailbox, journal: Journal, known: str
 ) -> None:
-    """Cut between COPY and EXPUNGE, and before we are back the user has been about the copy: the original is removed."""
+    """Cut between COPY and EXPUNGE, and the user has taken the copy away meanwhile: the original is removed."""
     content = raw("spam", message_id="once@example.org")
     move, _ = deliver(mailbox, content)
     [id_] = journal.open_intents([move])
