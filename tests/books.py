@@ -152,7 +152,9 @@ class Books:
         if len(places) > len(entry.copies) and any(act["act"] == "move" and _at_once(act, entry) for act in acts):
             self.at_once += 1  # MOVE is not atomic: of two at the same time, Dovecot may carry out both
             return
-        if not self._atomic and len(places) > len(entry.copies) and self._alike(ident, entry):
+        if not self._atomic and len(places) > len(entry.copies) and (
+            self._alike(ident, entry) or self._unseen(ident, entry, acts)
+        ):
             self.twice += 1
             return
         if len(places) != len(entry.copies) - entry.deleted_copies:
@@ -170,9 +172,11 @@ class Books:
         if not touched and places.count("Junk") != junk:
             yield f"{junk} should be in Junk, and it is in {places}"
         single = len(entry.copies) == 1
-        # Dovecot says OK to a mark on what another client has just moved away, and shows it.
+        # Dovecot says OK to a mark on what another client has just moved away, and shows it. Nor does one reach a copy
+        # that was made before, its answer lost.
+        copied = min((act["opened_at"] for act in moves), default=time.time()) if not self._atomic else time.time()
         marks = {mark.lower() for act in acts if act["act"] == "keyword" and act["state"] == "done"
-                 and not _at_once(act, entry) for mark in act["target"].split()}
+                 and act["opened_at"] < copied and not _at_once(act, entry) for mark in act["target"].split()}
         if single and found and not marks <= set(flags):
             yield f"marked {sorted(marks)}, and it shows {sorted(flags)}"
         if single and len({act["uid"] for act in moves}) < len(moves):
@@ -217,6 +221,12 @@ class Books:
     def _alike(self, ident: str, entry: Entry) -> bool:
         """Whether a cut COPY may not be finished, as a twin, or where it lay before, makes the proof too weak."""
         return len(entry.copies) > 1 or len(self.rows("SELECT uid FROM messages WHERE ident = ?", ident)) > 1
+
+    def _unseen(self, ident: str, entry: Entry, acts: list[Any]) -> bool:
+        """Whether the user took a copy away of which nobody had told us, while the move that it belongs to was open."""
+        seen = {row["uid"] for row in self.rows("SELECT uid FROM sightings WHERE ident = ?", ident)}
+        return any(act["act"] == "move" and uid not in {act["uid"], act["new_uid"], *seen} and act["opened_at"] < start
+                   and end < (act["closed_at"] or end) for act in acts for start, end, uid in entry.moves)
 
     def _story(self, ident: str, entry: Entry) -> Iterator[str]:
         """What a person needs to see why."""
