@@ -71,7 +71,7 @@ def test_ablations(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     wanted = [answer for answers in ablate.QUESTIONS.values() for answer in answers] + ["mean of both", "NB"]
     for answer in wanted if kind.startswith("classifier") else ["NT-ASGD"] if kind == "lm" else ["one cycle, one rate"]:
         assert answer in first
-    ablate.main([*kind.split(), "--seeds", "1", "--mails", "200", "--tokens", "3000"])
+    ablate.main([*kind.split(), "--seeds", "1", "--mails", "64", "--tokens", "2000"])
     second = capsys.readouterr().out
     assert second.rpartition("\n\n|")[2] == first
     assert "left" not in second and "epoch" not in second.partition("| --- |")[0].partition("==")[0]

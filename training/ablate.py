@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.smoke:
         lm.main(["--smoke"])
         lm.main("--backward --resume --size tiny --general-minutes 0 --epochs 1".split())
-        chosen.seeds, chosen.mails, chosen.tokens = 1, 200, 3000
+        chosen.seeds, chosen.mails, chosen.tokens = 1, 64, 2000
     torch.set_num_threads(1)
     RUNS.mkdir(parents=True, exist_ok=True)
     pieces = tokenizer.load(lm.LM / lm.TOKENIZER)
