@@ -69,11 +69,11 @@ def elsewhere(job: Job, message_id: str, folder: str) -> list[Judged]:
 
 
 def by_another(job: Job, flags: Iterable[str], judged: Iterable[Judged]) -> bool:
-    """Whether a mailtagger with another journal called it spam, and so marked or filed it; what was gone when we looked
-    may bear our own mark, whose answer was lost."""
+    """Whether a mailtagger with another journal called it spam, and so marked or filed it; what was gone when we
+    looked, or is still to be looked at, may bear our own mark, whose answer was lost."""
     mark = job.keywords.spam.lower()
     return mark in lower(flags) and not any(
-        act.act == "keyword" and (act.state == "done" or act.why == GONE) and mark in act.target.lower().split()
+        act.act == "keyword" and (act.state != "failed" or act.why == GONE) and mark in act.target.lower().split()
         for row in judged for act in job.journal.acts(job.account.name, row)
     )
 

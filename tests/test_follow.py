@@ -415,17 +415,20 @@ def test_away_and_back_while_our_move_waits_teaches_nothing_and_is_not_filed(hou
     assert (house.taught(), house.where(mail)[0]) == ([], "INBOX")
 
 
-def test_a_mark_of_ours_whose_answer_was_lost_is_nobody_elses(journal: Journal) -> None:
-    """Spam that was marked, moved on before that was known, and dragged into Junk is the user's word."""
+@pytest.mark.parametrize("state", ["failed", "open"])
+def test_a_mark_of_ours_whose_answer_was_lost_is_nobody_elses(journal: Journal, state: str) -> None:
+    """Spam that was marked, moved on before that was known, and dragged into Junk is the user's word: whether it has
+    been looked for in vain meanwhile or not yet."""
     house = House(journal, mode="observe")
     house.day()
     house.server.deliver(mail := raw("spam"))
     house.day()
-    journal.write("UPDATE intents SET state = 'failed', why = ? WHERE act = 'keyword'", GONE)
+    why = GONE if state == "failed" else ""
+    journal.write("UPDATE intents SET state = ?, why = ? WHERE act = 'keyword'", state, why)
     house.drag(mail, "Archive")
-    house.day()
+    house.look()
     house.drag(mail, "Junk")
-    assert house.day() == [("spam", "moved")]
+    assert house.look() == [("spam", "moved")]
 
 
 def test_after_renumbering_nothing_is_learned_twice_and_nothing_filed_again(house: House) -> None:
