@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("sklearn", reason="needs the [train] extra")
 
-from training import examples as module
+from training import labels
 from training.corpora import Document
 from training.examples import COPIES, COPIES_FOREIGN, english, examples
 from training.splits import Row
@@ -50,7 +50,7 @@ def test_some_spam_is_disguised_and_some_padded() -> None:
 
 def test_wrong_labels_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands in wrong_labels.csv is left out, copies and all."""
-    monkeypatch.setattr(module, "wrong", lambda: frozenset({"q", "e7"}))
+    monkeypatch.setattr(labels, "wrong", lambda: frozenset({"q", "e7"}))
     keys = {r.document.key for r in examples(rows())}
     assert not keys & {"q", "e7"} and "e8" in keys
 

@@ -31,7 +31,7 @@ from training import classifier, lm
 from training.balance import balance
 from training.baselines import BASELINES
 from training.figures import Flags, Scores, replace_section, table
-from training.labels import wrong
+from training.labels import sound
 from training.prepare import OUT, load
 from training.splits import Row, Split, split
 
@@ -135,8 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def classifiers(protocol: str, seeds: int, budget: Budget, pieces: SentencePieceProcessor) -> str:
     """The table of every question, errors and AUC as mean ± standard deviation over seeds."""
     rows = split(protocol, load(OUT))
-    left_out = wrong()
-    tests = list({row.group: row for row in rows.test if row.document.key not in left_out}.values())
+    tests = sound(rows.test)
     truth = spam(tests)
     scores: dict[Setting, list[Scores]] = {}
     head = ["question", "answer", f"errors of {len(tests):,}", "AUC"]
@@ -202,8 +201,7 @@ def _classifier(
 
 def drawn(rows: Split, labels: int, seed: int) -> list[Row]:
     """As many training rows, half of each label; each of a near-duplicate group of its own, none labelled wrong."""
-    left_out = wrong()
-    found = list({row.group: row for row in rows.train if row.document.key not in left_out}.values())
+    found = sound(rows.train)
     if not labels:
         return found
     order = np.random.default_rng(seed).permutation(len(found))

@@ -32,7 +32,7 @@ from training.balance import balance, kind
 from training.calibrate import Rule, choose, fingerprint
 from training.evaluate import opened
 from training.examples import examples
-from training.labels import wrong
+from training.labels import sound
 from training.lm import LM
 from training.prepare import OUT, load
 from training.splits import Row, split
@@ -168,8 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             checkpoint=chosen.out.with_name(f"{chosen.out.name}.safetensors"),
             resume=chosen.resume,
         )
-    left_out = wrong()
-    valid = list({row.group: row for row in rows.valid if row.document.key not in left_out}.values())
+    valid = sound(rows.valid)
     truth = np.array(spam(valid))
     found = linear.bounded(train.logits(model, ids(valid))), beside.logits(ids(valid))
     if not rule:

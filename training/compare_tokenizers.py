@@ -10,13 +10,13 @@ into RESULTS.md.
 
 import argparse
 import csv
-import json
 import math
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -31,6 +31,7 @@ from mailtagger.ulmfit import tokenizer, train
 from mailtagger.ulmfit.model import SIZES, Classifier, Dropouts, LanguageModel
 from mailtagger.ulmfit.tokenizer import Tokenizer
 from training import smoke, tokenizers
+from training.ablate import once
 from training.balance import balance
 from training.examples import examples
 from training.figures import replace_section, table
@@ -156,14 +157,12 @@ def print_line(line: str) -> None:
 def compare(kinds: Sequence[Kind], rows: Split, budget: Budget, seeds: int, kept: Path) -> str:
     """Both tables, Markdown; what was measured before, as the files in `kept` tell, is not measured again."""
     readings, lessons = [], []
+    kept.mkdir(parents=True, exist_ok=True)
     for kind in kinds:
         for seed in range(seeds):
             name = f"{kind}-{budget.size}-{budget.language_model:g}-{budget.classifier:g}-{seed}-{RULES_HASH[:12]}.json"
             file = kept / name
-            if not file.exists():
-                kept.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(measured(kind, rows, budget, seed)))
-            reading, lesson = json.loads(file.read_text())
+            reading, lesson = once(file, partial(measured, kind, rows, budget, seed))
             print_line(f"== {kind} | {' | '.join([*reading, *lesson])}")
             if not seed:
                 readings.append([kind, *reading])

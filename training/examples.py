@@ -14,7 +14,7 @@ import numpy as np
 from training.augment import disguised, padded, varied
 from training.balance import kind
 from training.everyday import rows as everyday
-from training.labels import wrong
+from training.labels import sound
 from training.splits import Row
 
 TEMPLATES = frozenset(
@@ -31,8 +31,7 @@ SEED = 0
 
 def examples(rows: Sequence[Row]) -> list[Row]:
     """One row of each near-duplicate group, none with a label known to be wrong; the copies, and everyday mail."""
-    left_out = wrong()
-    found = list({row.group: row for row in rows if row.document.key not in left_out}.values())
+    found = sound(rows)
     rng = np.random.default_rng(SEED)
     pads = [row.document.text for row in found if row.document.label == "ham" and kind(row) in PERSONAL]
     copies: list[Row] = []

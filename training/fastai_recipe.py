@@ -53,7 +53,7 @@ from training.balance import balance, kind
 from training.calibrate import choose, fingerprint
 from training.classifier import GOLDEN
 from training.examples import examples
-from training.labels import wrong
+from training.labels import sound
 from training.prepare import OUT, load
 from training.splits import Row, split
 
@@ -187,9 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     file = lm.LM / lm.TOKENIZER
     state, _ = checkpoint.load(chosen.start, print, tokenizer=file, cleaning=RULES_HASH)
     sizes = checkpoint.sizes(state)
-    rows, left_out = split(chosen.protocol, load(OUT)), wrong()
+    rows = split(chosen.protocol, load(OUT))
     learned = examples(rows.train)
-    valid = list({row.group: row for row in rows.valid if row.document.key not in left_out}.values())
+    valid = sound(rows.valid)
     table = frame(learned, valid)
     state = language_model(table, state, sizes, file, chosen.lm_epochs)
     state, theirs = classifier(table, state, sizes, file, chosen.epochs)

@@ -14,7 +14,7 @@ import csv
 import functools
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,12 @@ def wrong() -> frozenset[str]:
     """Return the keys of the rows whose label is wrong, or whose text says nothing for any label."""
     with KEPT.open(newline="", encoding="utf-8") as file:
         return frozenset(row["key"] for row in csv.DictReader(file))
+
+
+def sound(rows: Iterable[Row]) -> list[Row]:
+    """Return the last row of each near-duplicate group, of those whose label is not known to be wrong."""
+    left_out = wrong()
+    return list({row.group: row for row in rows if row.document.key not in left_out}.values())
 
 
 def margins(rows: Sequence[Row], folds: int = FOLDS) -> NDArray[np.float64]:

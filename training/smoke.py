@@ -1,6 +1,6 @@
 """A corpus in a moment: a few hundred made-up mails, so that every stage can be tried whole in seconds.
 
-python -m training.lm --smoke          python -m training.classifier dedup --smoke
+    python -m training.lm --smoke          python -m training.classifier dedup --smoke
 """
 
 import lzma
@@ -19,7 +19,7 @@ from training.splits import Part, Row
 MAILS = 240
 LURES = "won claim free prize cash bonus pills cheap offer loan winner lottery casino discount urgent transfer".split()
 PARTS: tuple[Part, ...] = ("train",) * 8 + ("valid", "test")
-README = "A trial on {} made-up mails in {}; no figure of it means anything."
+SAID = "A trial on {} made-up mails in {}; no figure of it means anything."
 
 
 def begin() -> Path:
@@ -28,7 +28,7 @@ def begin() -> Path:
     directory = Path(tempfile.mkdtemp(prefix="mailtagger-smoke-"))
     os.chdir(directory)
     os.environ["MAILTAGGER_CORPORA"] = str(directory)
-    print(README.format(MAILS, directory), flush=True)
+    print(SAID.format(MAILS, directory), flush=True)
     prepare.write(rows(), prepare.OUT)
     texts = [f"{subject}\n{body}" for subject, body in everyday(MAILS, 1)]
     with lzma.open("general_text.txt.xz", "wt", encoding="utf-8") as file:

@@ -26,13 +26,14 @@ from sentencepiece import SentencePieceProcessor
 from torch.nn import functional as F
 
 from mailtagger.artifact import REFERENCE, TOKENIZER, WEIGHTS, Artifact
-from mailtagger.ulmfit import unfreezing
+from mailtagger.ulmfit import optimizers, unfreezing
 from mailtagger.ulmfit.batching import batches, padded
 from mailtagger.ulmfit.export import export, linear_part
 from mailtagger.ulmfit.linear import BUCKETS, Linear, bounded, terms
 from mailtagger.ulmfit.model import Classifier, Dropouts, Sizes
 from mailtagger.ulmfit.schedules import slanted
 from mailtagger.ulmfit.tokenizer import cut
+from mailtagger.ulmfit.train import CHANCES, LIMITS
 
 Floats = NDArray[np.float64]
 
@@ -160,10 +161,8 @@ def _fit(
     ranked, done = unfreezing.groups(unfreezing.layers(model), RATE, 2.6), 0
     for layers, share in STAGES:
         groups = ranked[:layers]
-        learning = {id(p) for group in groups for p in group["params"]}
-        for p in model.parameters():
-            p.requires_grad_(id(p) in learning)
-        optimizer = torch.optim.AdamW([{**group} for group in groups], betas=(0.8, 0.99), weight_decay=0.01)
+        unfreezing.thaw(model, groups)
+        optimizer = optimizers.optimizer("adamw", groups)
         model.train()
         for norm in (model.head.norm0, model.head.norm1):
             norm.eval()  # so few batches must not move what is known of the base's features
@@ -173,7 +172,7 @@ def _fit(
                 group["lr"] = RATE * group["scale"] * slanted(step / count)
             chosen = rng.choice(len(documents), mine, p=chances).tolist()
             chosen += [len(documents) + next(order) for _ in range(BATCH - mine)] if old else []
-            limit = int(rng.choice((96, 144, 384), p=(0.5, 0.3, 0.2)))  # as in train.fit_classifier
+            limit = int(rng.choice(LIMITS, p=CHANCES))
             logits = model(*padded([cut(everything[i], limit * 2 // 3, limit // 3) for i in chosen]))
             loss = F.binary_cross_entropy_with_logits(logits, wanted[chosen])
             optimizer.zero_grad()

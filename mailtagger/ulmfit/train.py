@@ -219,9 +219,7 @@ def fit_classifier(
     for stage, (groups, part) in enumerate(stages):
         if stage < begun.get("stage", 0):
             continue
-        trained = {id(p) for g in groups for p in g["params"]}
-        for p in model.parameters():
-            p.requires_grad_(id(p) in trained)
+        unfreezing.thaw(model, groups)
         optimizer = optimizers.optimizer(plan.optimizer, groups)
         at: dict[str, Any] = {}
         if begun and stage == begun["stage"]:

@@ -26,6 +26,13 @@ def layers(model: Classifier) -> list[nn.Module]:
     return [model.head, *reversed(model.encoder.lstm), model.encoder.embedding]
 
 
+def thaw(model: nn.Module, some: Sequence[Group]) -> None:
+    """Let the weights of these groups learn, and no others."""
+    learning = {id(p) for group in some for p in group["params"]}
+    for p in model.parameters():
+        p.requires_grad_(id(p) in learning)
+
+
 def gradual(ranked: list[Group]) -> list[Stage]:
     """The head, then one layer more at a time (ULMFiT §3.3)."""
     last = len(ranked) - 1

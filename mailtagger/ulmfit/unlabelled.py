@@ -60,9 +60,7 @@ def fit(
     beside = itertools.chain.from_iterable(endless(unknown, tokens, other))
     clock, begun, read, views, sure = time.process_time(), 0.0, 0, 0, 0.0
     for groups, share in unfreezing.gradual(ranked):
-        learning = {id(p) for g in groups for p in g["params"]}
-        for p in model.parameters():
-            p.requires_grad_(id(p) in learning)
+        unfreezing.thaw(model, groups)
         steps, done = optimizer(plan.optimizer, groups), 0
         while done < mails * share:
             batch = next(labelled)
