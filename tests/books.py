@@ -29,6 +29,7 @@ class Word:
     at: float
     label: str
     place: tuple[str, int, int] | None = None  # of a mark: where the message was
+    uid: int | None = None  # of a move: what it had before
     end: float = field(default_factory=time.time)  # by when the server had carried it out
 
 
@@ -54,9 +55,9 @@ class Entry:
     def moved(self, at: float, folder: str, uid: int, target: str, new: int) -> None:
         self.moves.append((at, time.time(), uid))
         if target == "Junk":
-            self.words.append(Word(at, "spam"))
+            self.words.append(Word(at, "spam", uid=uid))
         elif folder == "Junk" and target != "Trash":
-            self.words.append(Word(at, "ham"))
+            self.words.append(Word(at, "ham", uid=uid))
         self.where = target
         self._tell(at, f"{folder} UID {uid} → {target} UID {new}")
 
@@ -209,10 +210,10 @@ class Books:
         judged = self.rows("SELECT * FROM messages WHERE ident = ? AND at < ?", ident, word.at)
         if word.place:
             return any((row["folder"], row["uidvalidity"], row["uid"]) == word.place for row in judged)
-        if word.label == "spam":
-            ours = self.rows("SELECT * FROM intents WHERE ident = ?1 AND act = 'move' AND state = 'done'"
-                             " AND opened_at < ?2 AND closed_at > ?3", ident, word.end, word.at)
-            return any(row["folder"] != "Junk" for row in judged) and not ours  # else it may have been our own move
+        if word.label == "spam":  # not when we were about to move it there: then it may have been our own move
+            ours = self.rows("SELECT uid FROM intents WHERE ident = ?1 AND act = 'move' AND state = 'done'"
+                             " AND (opened_at < ?2 AND closed_at > ?3 OR uid = ?4)", ident, word.end, word.at, word.uid)
+            return any(row["folder"] != "Junk" for row in judged) and not ours
         return bool(self.rows(
             "SELECT uid FROM sightings WHERE folder = 'Junk' AND ident = ?1 AND at < ?2 UNION SELECT uid FROM intents"
             " WHERE act = 'move' AND state = 'done' AND ident = ?1 AND closed_at < ?2", ident, word.at,
