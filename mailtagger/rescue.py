@@ -35,10 +35,12 @@ def find(
     if ours:  # it is here because we put it here: as spam, or back again
         return Back(teaches=False) if any(move.target == ours[-1].folder for move in moves) else None
     seen: dict[str, list[datetime]] = {}
+    put: Counter[str] = Counter()
+    unseen: Counter[str] = Counter()
     for move in moves:
         if move.target != here.folder and move.closed_at:
             seen.setdefault(move.target, []).append(move.closed_at)
-    put = Counter({folder: len(times) for folder, times in seen.items()})
+            (unseen if move.why == UNSEEN else put)[move.target] += 1
     sighted: Counter[str] = Counter()
     for sighting in Places(journal).sightings(account, message_id):
         if sighting.folder != here.folder and (
@@ -46,12 +48,12 @@ def find(
         ):
             sighted[sighting.folder] += 1
             seen.setdefault(sighting.folder, []).append(sighting.at)
-    put |= sighted  # our own moves are sighted as well: the larger number counts
-    out = [folder for folder in put if len(copies(mailbox, folder, message_id, identify, ident)) < put[folder]]
+    there = {folder: len(copies(mailbox, folder, message_id, identify, ident)) for folder in seen}
+    out = [folder for folder in seen if there[folder] < max(put[folder], sighted[folder])]  # our moves are sighted, too
     if not out:
-        return None
-    if all(move.why == UNSEEN for move in moves) and not sighted:
-        return Back(teaches=False)  # the user may have moved it away and back before our own move came to anything
+        # What nobody saw may never have come there: the user may have moved it away and back before our move did.
+        maybe = any(there[folder] < max(put[folder] + n, sighted[folder]) for folder, n in unseen.items())
+        return Back(teaches=False) if maybe else None
     last = max(time for folder in out for time in seen[folder])
     if any(move.target == here.folder and move.closed_at and move.closed_at >= last for move in moves):
         return Back(teaches=False)  # `undo` put it into this folder, which the server has renumbered since

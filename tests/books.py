@@ -19,6 +19,7 @@ from mailtagger.parse import identify, parse
 from tests.faults.house import MARKS, same
 
 FOLDERS = ("INBOX", "Junk", "Archive", "Trash")
+LOOKED = 0.5  # seconds at most between that look and the intent
 OURS = {mark.lower() for mark in MARKS}
 
 
@@ -150,15 +151,16 @@ class Books:
         places = sorted(one.folder for one in found)
         touched = bool(entry.where)
         acts = self.rows("SELECT * FROM intents WHERE ident = ? ORDER BY id", ident)
-        if len(places) > len(entry.copies) and any(act["act"] == "move" and _at_once(act, entry) for act in acts):
-            self.at_once += 1  # MOVE is not atomic: of two at the same time, Dovecot may carry out both
+        alive = len(entry.copies) - entry.deleted_copies
+        if len(places) > alive and any(act["act"] == "move" and _at_once(act, entry) for act in acts):
+            self.at_once += 1  # MOVE is not atomic: of two at the same time, servers may carry out both
             return
-        if not self._atomic and len(places) > len(entry.copies) and (
+        if not self._atomic and len(places) > alive and (
             self._alike(ident, entry) or self._unseen(ident, entry, acts)
         ):
             self.twice += 1
             return
-        if len(places) != len(entry.copies) - entry.deleted_copies:
+        if len(places) != alive:
             yield f"delivered {len(entry.copies)} times, deleted {entry.deleted_copies} times, and now in {places}"
         if not all(same(one.raw, entry.raw) for one in found):
             yield "its bytes have changed"
@@ -254,8 +256,8 @@ class Books:
 
 
 def _at_once(act: Any, entry: Entry) -> bool:
-    """Whether the user moved the message away while we did this with it."""
-    return any(act["uid"] == uid and act["opened_at"] < end and start < (act["closed_at"] or end)
+    """Whether the user moved the message away while we did this with it, or after our last look before."""
+    return any(act["uid"] == uid and act["opened_at"] - LOOKED < end and start < (act["closed_at"] or end)
                for start, end, uid in entry.moves)
 
 

@@ -415,6 +415,19 @@ def test_away_and_back_while_our_move_waits_teaches_nothing_and_is_not_filed(hou
     assert (house.taught(), house.where(mail)[0]) == ([], "INBOX")
 
 
+def test_nor_does_it_when_its_twin_was_moved_meanwhile(house: House) -> None:
+    """Of two equal ones our move of one came to nothing that anybody saw, and the other's twin lies in Junk."""
+    house.server.folders["Junk"].refuse = "[OVERQUOTA] full"
+    house.server.deliver(mail := raw("spam"))
+    house.server.deliver(mail)
+    house.day()
+    for folder, target in (("INBOX", "Archive"), ("Archive", "INBOX")):
+        house.server.user_moves(min(house.server.folders[folder].messages), folder, target)
+    house.server.folders["Junk"].refuse = ""
+    assert house.day() == house.day() == []
+    assert (house.taught(), house.server.raws("INBOX"), house.server.raws("Junk")) == ([], [mail], [mail])
+
+
 @pytest.mark.parametrize("state", ["failed", "open"])
 def test_a_mark_of_ours_whose_answer_was_lost_is_nobody_elses(journal: Journal, state: str) -> None:
     """Spam that was marked, moved on before that was known, and dragged into Junk is the user's word: whether it has
