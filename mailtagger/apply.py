@@ -9,13 +9,15 @@ A message is only ever acted on at the place where it was judged. If it has left
 and has the last word.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from mailtagger.decide import Verdict
 from mailtagger.errors import MailboxError
 from mailtagger.imap import CannotMove, FolderState, Moved, Proven
+from mailtagger.imap_reader import Head
 from mailtagger.journal import GONE, UNSEEN, Act, Intent, Journal
 from mailtagger.places import Places
 from mailtagger.state import acting
@@ -48,7 +50,10 @@ class Mailbox(Protocol):
     def add_keywords(self, uids: Iterable[int], names: Iterable[str]) -> set[int]: ...
     def move(self, uids: Iterable[int], target: str, proven: Proven = ...) -> Moved: ...
     def expunge(self, uids: Iterable[int]) -> set[int]: ...
-    def locate(self, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str) -> list[int]: ...
+    def heads(self, uids: Iterable[int]) -> Iterator[Head]: ...
+    def locate(
+        self, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str, arrived: datetime | None = ...
+    ) -> list[int]: ...
 
 
 class Marks(Protocol):
@@ -173,7 +178,8 @@ def _look(
     here = intent.uidvalidity == state.uidvalidity and intent.uid in flags
     moving = intent.act == "move"
     proven = intent.new_uid  # whatever has become of the copy since
-    copy = _copy(mailbox, journal, intent, digest) if moving and proven is None else proven
+    arrived = _arrived(mailbox, intent) if here and moving and not mailbox.moves_whole else None
+    copy = _copy(mailbox, journal, intent, digest, arrived) if moving and proven is None else proven
     if copy is not None and not (here and proven is None and (mailbox.moves_whole or _has_equals(journal, intent))):
         if here and proven is None:
             journal.copied({intent.id: copy})
@@ -197,20 +203,28 @@ def _look(
     return intent if intent.target else replace(intent, why=NO_FOLDER)
 
 
-def _copy(mailbox: Mailbox, journal: Journal, intent: Intent, digest: Callable[[bytes], str]) -> int | None:
-    """The UID that the message has or had in the target; None where it was there before, or another move of the same
-    accounts for it."""
+def _arrived(mailbox: Mailbox, intent: Intent) -> datetime | None:
+    """When the message was delivered: its copy has that from it (RFC 3501, 6.4.7), and one delivered again has not."""
+    return next((head.arrived for head in mailbox.heads([intent.uid])), None)
+
+
+def _copy(
+    mailbox: Mailbox, journal: Journal, intent: Intent, digest: Callable[[bytes], str], arrived: datetime | None = None
+) -> int | None:
+    """The UID that the message has or had in the target; None where it was there before, where another move of the same
+    accounts for it, and where what lies there did not arrive when it did."""
     if not intent.target:
         return None
     sightings = [seen for seen in Places(journal).sightings(intent.account, intent.message_id)
                  if seen.folder == intent.target]
     since = {seen.uid for seen in sightings if intent.opened_at and intent.opened_at < seen.at}
-    passing = [seen.uid for seen in sightings if seen.uid in since and seen.ident == intent.ident]
     before = {seen.uid for seen in sightings} - since
     moves = [move for move in journal.moves(intent.account, intent.ident, intent.message_id)
              if move.target == intent.target]
-    found = copies(mailbox, intent.target, intent.message_id, digest, intent.ident)
-    mine = [uid for uid in sorted({*passing, *found}) if uid not in {move.new_uid for move in moves} | before]
+    found = set(copies(mailbox, intent.target, intent.message_id, digest, intent.ident))
+    same = set(copies(mailbox, intent.target, intent.message_id, digest, intent.ident, arrived)) if arrived else found
+    passing = {seen.uid for seen in sightings if seen.uid in since - found and seen.ident == intent.ident}
+    mine = sorted((same | passing) - {move.new_uid for move in moves} - before)
     unknown = sum(move.new_uid is None for move in moves)
     return mine[-1] if len(mine) > unknown else None
 
@@ -233,11 +247,12 @@ def standing(mailbox: Mailbox, uids: Iterable[int]) -> dict[int, frozenset[str]]
 
 
 def copies(
-    mailbox: Mailbox, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str
+    mailbox: Mailbox, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str,
+    arrived: datetime | None = None,
 ) -> list[int]:
     """The UIDs that a message has in a folder; none where that folder is gone."""
     try:
-        return mailbox.locate(folder, message_id, digest, ident)
+        return mailbox.locate(folder, message_id, digest, ident, arrived)
     except MailboxError:
         return []
 

@@ -262,8 +262,11 @@ class Reader:
         """The UIDs of the messages that were answered, ascending."""
         return sorted(self._search("ANSWERED"))
 
-    def locate(self, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str) -> list[int]:
-        """UIDs of the messages in `folder` with this Message-ID and this ident; the selected folder stays selected."""
+    def locate(
+        self, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str, arrived: datetime | None = None
+    ) -> list[int]:
+        """UIDs of the messages in `folder` with this Message-ID and this ident, and if given of this INTERNALDATE; the
+        selected folder stays selected."""
         # SEARCH HEADER finds parts: the longest run of characters that need no quoting will do, as the ident decides.
         run = max(re.findall(r"[!#-\[\]-~]+", message_id), key=len, default="")[:200]
         search = ("HEADER", "Message-ID", quoted(run)) if run else ("NOT", "HEADER", "Message-ID", quoted(""))
@@ -274,7 +277,10 @@ class Reader:
         else:
             self.poll()  # what arrived since the last command may not be visible yet
         try:
-            return [found.address.uid for found in self.fetch(self._search(*search)) if digest(found.raw) == ident]
+            return [
+                found.address.uid for found in self.fetch(self._search(*search))
+                if digest(found.raw) == ident and arrived in (None, found.arrived)
+            ]
         finally:
             if away:
                 self._reopen(before)

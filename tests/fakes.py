@@ -305,13 +305,15 @@ class MemoryMailbox:
 
         return self._run("expunge", remove)
 
-    def locate(self, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str) -> list[int]:
+    def locate(
+        self, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str, arrived: datetime | None = None
+    ) -> list[int]:
         def find() -> list[int]:
             if folder not in self.server.folders:
                 raise MailboxError(f"There is no folder {folder}.")
             return [
                 uid for uid, message in sorted(self.server.folders[folder].messages.items())
-                if message_id.encode() in message.raw
+                if message_id.encode() in message.raw and arrived in (None, message.arrived)
                 and digest(message.raw[:PARTIAL] if len(message.raw) > BIG else message.raw) == ident
             ]
 
