@@ -101,6 +101,8 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
         if count > MOST_FIELDS:
             raise ValueError("one of its files has more parts than a model needs")
         key, at = _varint(message, at)
+        if key >> 32:  # protobuf keeps 32 bits of it, and would see another field here
+            raise IndexError
         match key & 7:
             case 0:
                 value, at = _varint(message, at)

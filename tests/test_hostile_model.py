@@ -41,6 +41,11 @@ def field(number: int, value: bytes | int) -> bytes:
     return varint(number << 3 | 2) + varint(len(value)) + value
 
 
+def hidden(number: int, value: bytes) -> bytes:
+    """A field whose key has a bit above the 32 that protobuf keeps of it."""
+    return varint((number << 3 | 2) + (1 << 32)) + varint(len(value)) + value
+
+
 def changed(model: Path, content: bytes, name: str = GRAPH) -> Path:
     """The directory with another file, and a description that fits it, as one writes who means harm."""
     (model / name).write_bytes(content)
@@ -93,6 +98,9 @@ GRAPHS: dict[str, tuple[bytes, str]] = {
     "a thousand nodes": (grown(node(b"Add") * 1000), "joins more"),
     "a thousand tensors": (grown(tensor([1]) * 1000), "more tensors"),
     "a million parts": (grown(field(9, 0) * 1_000_000, within=None), "more parts"),
+    "a second graph, under a number that protobuf cuts short": (
+        grown(hidden(7, elsewhere(b"/etc/passwd")), within=None), "ONNX format"),
+    "a loop, under such a number": (grown(hidden(1, node(b"Loop")[2:])), "ONNX format"),
     "onnxruntime's own format": (b"\x12\xf0\x03\x00ORTM" + bytes(491) + grown(), "ONNX format"),
     "a pickle": (pickle.dumps(print), "ONNX format"),
     "nothing": (b"", "ONNX format"),
@@ -122,6 +130,8 @@ TOKENIZERS: dict[str, tuple[bytes, str]] = {
     "letters that become books": (grown(field(2, b"\x01" * 64), name=TOKENIZER, within=3), "rules of its own"),
     "another such table": (grown(field(3, field(2, b"x")), name=TOKENIZER, within=None), "rules of its own"),
     "and on the way back": (grown(field(5, field(2, b"x")), name=TOKENIZER, within=None), "rules of its own"),
+    "such a table, under a number that protobuf cuts short": (
+        grown(hidden(3, field(2, b"x")), name=TOKENIZER, within=None), "no sentencepiece model"),
     "a million empty pieces": (grown(field(1, b"") * 1_000_000, name=TOKENIZER, within=None), "more parts"),
     "more words than it says": (grown(field(1, b"") * 9, name=TOKENIZER, within=None), "its tokeniser of 609"),
     "a pickle": (pickle.dumps(print), "no sentencepiece model"),
