@@ -16,9 +16,11 @@ from mailtagger.imap_syntax import printable, quoted
 
 # imaplib.IMAP4.readonly is an `abort` too, but no lost connection: Mailbox, where it can occur, catches it first.
 LOST = (imaplib.IMAP4.abort, OSError, ProtocolError)
+MAX_LITERAL = 1 << 26  # 64 times the biggest message that is fetched whole: the size that a server tells may be a guess
 MAX_LINE = 1 << 20  # bodies come as literals; the longest line is a SEARCH of imap.WINDOW messages, 0.55 MB
 # What imaplib quotes when an answer is none: a literal cut short goes on as lines, and those are of a mail.
 GARBLED = re.compile("unexpected (?:tagged )?response|unterminated line")
+LITERAL = re.compile(rb"\{(\d+)\}\r?\n\Z")
 ALERT = re.compile(rb"\S+ (?:OK|NO|BAD|BYE|PREAUTH) \[ALERT\] ?(.*)", re.IGNORECASE)
 
 
@@ -99,6 +101,9 @@ class Wire(imaplib.IMAP4):
                 raise self.abort(f"a line of more than {MAX_LINE} bytes")
             self._receive()
         line = self.read(end + 1)
+        # Before imaplib sees it: of 4,301 digits Python makes no number, and memory is not for whoever asks for it.
+        if (literal := LITERAL.search(line)) and (len(literal[1]) > 19 or int(literal[1]) > MAX_LITERAL):
+            raise self.abort(f"a literal of more than {MAX_LITERAL} bytes")
         if alert := ALERT.match(line):
             self.alerts.append(printable(alert[1]))
         return line

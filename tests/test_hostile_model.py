@@ -130,8 +130,6 @@ TOKENIZERS: dict[str, tuple[bytes, str]] = {
     "letters that become books": (grown(field(2, b"\x01" * 64), name=TOKENIZER, within=3), "rules of its own"),
     "another such table": (grown(field(3, field(2, b"x")), name=TOKENIZER, within=None), "rules of its own"),
     "and on the way back": (grown(field(5, field(2, b"x")), name=TOKENIZER, within=None), "rules of its own"),
-    "such a table, under a number that protobuf cuts short": (
-        grown(hidden(3, field(2, b"x")), name=TOKENIZER, within=None), "no sentencepiece model"),
     "a million empty pieces": (grown(field(1, b"") * 1_000_000, name=TOKENIZER, within=None), "more parts"),
     "more words than it says": (grown(field(1, b"") * 9, name=TOKENIZER, within=None), "its tokeniser of 609"),
     "a pickle": (pickle.dumps(print), "no sentencepiece model"),

@@ -310,6 +310,56 @@ def test_line_without_end_is_given_up() -> None:
             box.uids()
 
 
+DIGITS = "9" * 5000  # of which Python makes no number
+
+
+@pytest.mark.parametrize("answer", [
+    f"* 1 FETCH (UID 1 BODY[] {{{DIGITS}}}", f"* 1 FETCH (UID 1 BODY[] {{{1 << 40}}}\n" + "x" * 100_000,
+], ids=["no number", "a terabyte"])
+def test_literal_without_measure_is_given_up(answer: str) -> None:
+    """At once: it is not waited for, and takes no memory."""
+    with Scripted({"^UID SEARCH": answer}) as server, mailbox(server, read_timeout=30) as box:
+        box.select("INBOX")
+        with pytest.raises(TryLater, match="a literal of more than"):
+            box.uids()
+
+
+def test_parting_from_a_server_that_babbles() -> None:
+    """What it says to LOGOUT breaks nothing: the thread that closes is the one that connects again."""
+    with Scripted({"^LOGOUT": f"* BYE {{{DIGITS}}}"}) as server:
+        box = mailbox(server)
+        box.connect()
+        box.close()
+
+
+@pytest.mark.parametrize(("command", "answer"), [
+    ("STATUS", "{tag} OK done"), ("NAMESPACE", "{tag} OK done"), ("NAMESPACE", "* NAMESPACE 5 6 7\n{tag} OK done"),
+])
+def test_answer_without_what_was_asked_for(command: str, answer: str) -> None:
+    """A connection that makes no sense is given up, as one that was lost."""
+    with Scripted({f"^{command}": answer}) as server, mailbox(server) as box:
+        box.select("INBOX")
+        with pytest.raises(TryLater, match="makes no sense"):
+            _ = box.poll() if command == "STATUS" else box.spam_folder(None)
+
+
+def test_numbers_without_measure_are_none() -> None:
+    """What has more digits than any number of IMAP is not told."""
+    told = f"* STATUS INBOX (MESSAGES {DIGITS} UIDNEXT 4 UIDVALIDITY 7)"
+    with Scripted({"^STATUS": told + "\n{tag} OK done"}) as server, mailbox(server) as box:
+        box.select("INBOX")
+        assert box.poll() == (4, 3)
+
+
+def test_header_fields_are_asked_for_in_part() -> None:
+    """A sender may write megabytes into each, and hundreds are read at once."""
+    with Scripted({"^UID FETCH": "{tag} OK done"}) as server, mailbox(server) as box:
+        box.select("INBOX")
+        assert (list(box.heads([1])), box.subjects([1])) == ([], {})
+    asked = [line for line in server.heard if "HEADER.FIELDS" in line]
+    assert len(asked) == 2 and all("]<0.100000>" in line for line in asked)
+
+
 def test_unsolicited_news_between_the_lines() -> None:
     """EXISTS, EXPUNGE and other messages' FETCH are not taken for the answer."""
     rules = {
