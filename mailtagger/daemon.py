@@ -141,7 +141,7 @@ class Daemon:
             door = doors.get(account.name, Door())
             for folder in account.folders:
                 if (account.name, folder) not in self._watchers:
-                    mailbox = Mailbox(account, partial(secret.password, account), door.told)
+                    mailbox = Mailbox(account, partial(secret.password, account), door.told, self._systemd.alive)
                     watcher = Watcher(
                         account, folder, mailbox, door, self._job, self._tell, self._heard, self._systemd.longest_wait
                     )
@@ -203,7 +203,6 @@ class Daemon:
 
     def _tell(self, outcome: Outcome) -> None:
         _log(outcome)
-        self._systemd.alive()  # a pass of hundreds over a slow link is no hang
         with self._reporting:
             self._report(outcome)
 

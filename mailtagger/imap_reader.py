@@ -111,9 +111,13 @@ class Head:
 class Reader:
     """One connection, used by one thread at a time; only `interrupt` may come from another."""
 
-    def __init__(self, account: Server, secret: Callable[[], Secret], told: set[str] | None = None) -> None:
+    def __init__(
+        self, account: Server, secret: Callable[[], Secret], told: set[str] | None = None,
+        answered: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`told`: alerts that are in the log already; `answered` is called whenever the server has answered."""
         self._account = account
-        self._session = Session(account, secret, told)
+        self._session = Session(account, secret, told, answered)
         self._selected: FolderState | None = None
         self._own: Namespace | None = None
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mailtagger import imap_login
-from mailtagger.errors import MailboxError, TryLater
+from mailtagger.errors import LoginRefused, MailboxError, TryLater
 from mailtagger.imap_syntax import Entry, printable, response_code
 from mailtagger.imap_wire import LOST, Client, Server, clean, lost
 from mailtagger.secret import Secret
@@ -54,8 +54,10 @@ class Answer:
 class Session:
     """A connection that may be lost, and made again."""
 
-    def __init__(self, account: Server, secret: Callable[[], Secret], told: set[str] | None = None) -> None:
-        self._account, self._secret = account, secret
+    def __init__(
+        self, account: Server, secret: Callable[[], Secret], told: set[str] | None, answered: Callable[[], object]
+    ) -> None:
+        self._account, self._secret, self._answered = account, secret, answered
         self._client: Client | None = None
         self._told = set[str]() if told is None else told  # alerts that are in the log, of all the account's sessions
         self.news = False  # an EXISTS came along with an answer: IDLE does not tell it again
@@ -68,7 +70,11 @@ class Session:
 
     def connect(self) -> None:
         """Connected, over verified TLS, and logged in."""
-        self._client = imap_login.connect(self._account, self._secret)
+        try:
+            self._client = imap_login.connect(self._account, self._secret)
+        except LoginRefused:
+            self._answered()
+            raise
         with self.exchange("asking what it can do") as client:
             _, data = client.wire.capability()  # only after login does Dovecot announce MOVE
             self.capabilities = frozenset(printable(data[-1]).upper().split())
@@ -103,10 +109,12 @@ class Session:
         wire = self._client.wire
         try:
             yield self._client
+            self._answered()
         except LOST as error:
             self.drop()
             raise lost(error, self._account, doing) from error
         except imaplib.IMAP4.error as error:
+            self._answered()
             raise self._refusal(doing, str(error)) from error
         finally:
             self.news = self.news or "EXISTS" in wire.untagged_responses

@@ -35,7 +35,7 @@ class Systemd:
             self._silent = set(watchers)
 
     def alive(self) -> None:
-        """A server has answered."""
+        """A server has answered, if only that it will not."""
         if self._watchdog and time.monotonic() - self._fed > self._watchdog / 10:
             self._fed = time.monotonic()
             self._notifier.notify("WATCHDOG=1")
@@ -49,8 +49,6 @@ class Systemd:
                 self._ready = True
                 self._notifier.notify("READY=1")
                 log.info("ready")
-        if error is None:
-            self.alive()
 
     @property
     def ready(self) -> bool:

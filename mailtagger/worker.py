@@ -86,6 +86,7 @@ class Worker(threading.Thread):
         self._mailbox, self._make_job = mailbox, job
         self._stopping, self._awake = threading.Event(), threading.Event()
         self._away, self._stuck = Backoff(FIRST_WAIT, LONGEST_WAIT), Backoff(STUCK_WAIT, STUCK_LONGEST)
+        self._longest_wait = math.inf  # before a folder that is in trouble is looked at again
         self._failures = 0  # in a row
         self._fresh = True  # until the first answer: the journal's notes are from another life
 
@@ -156,7 +157,7 @@ class Worker(threading.Thread):
                 return STATE_WAIT
             case MailtaggerError():
                 self._say(job, self.folder, "trouble", error)
-                return self._stuck.wait()
+                return min(self._stuck.wait(), self._longest_wait)
             case _:
                 log.error("%s: this is a bug in mailtagger", plain(self.name), exc_info=error)
                 return self._stuck.wait()

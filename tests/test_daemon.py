@@ -24,7 +24,7 @@ from mailtagger.score import open_scorer
 from mailtagger.watch import Watcher
 from tests.imap_server import fault_proxy, needs_dovecot, needs_tools
 from tests.running import SOON, WON, Bench, Daemon, account, found, ham, message, spam
-from tests.scripted_server import Scripted
+from tests.scripted_server import Answer, Scripted
 from tests.tiny_model import tiny_model
 
 # The usual
@@ -360,6 +360,23 @@ def test_the_watchdog_is_fed_only_by_answers(bench: Bench) -> None:
         daemon.told.clear()
         time.sleep(1.5)
         assert not daemon.hears("WATCHDOG=1")
+
+
+@pytest.mark.parametrize(("rule", "sooner"), [
+    ({"^SELECT": "{tag} NO there is no such folder"}, "worker.STUCK_WAIT = 30"),
+    ({"^LOGIN": "{tag} NO [AUTHENTICATIONFAILED] no"}, "worker.FEW = worker.REFUSED_WAIT = 0.5"),
+])
+def test_the_watchdog_is_fed_by_refusals(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, rule: dict[str, Answer], sooner: str
+) -> None:
+    """They are answers: killed and started again, it would hear the same, and try a wrong password again so often."""
+    monkeypatch.setenv("WATCHDOG_USEC", "3000000")
+    with Scripted(rule) as server:
+        bench.configure(account(server))
+        daemon = bench.start_with(sooner)
+        for _ in range(3):
+            daemon.told.clear()
+            daemon.until(lambda: daemon.hears("WATCHDOG=1"), 3)
 
 
 def test_ready_needs_every_folder_to_speak_and_one_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
