@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 Inbox: TypeAlias = "queue.SimpleQueue[signal.Signals | MailtaggerError]"
 
 POLITE, GRACE = 2.0, 3.0  # seconds after SIGTERM in which connections end by themselves, and in which all is waited for
+LAST = 4.5  # seconds after SIGTERM in which it ends, whatever holds it up: a log that nobody reads, a locked journal
 MODEL_SECONDS = 60
 M_ARENA_MAX = -8  # of malloc.h
 KEEP = timedelta(days=400)  # for which a verdict is remembered
@@ -264,20 +265,24 @@ def _share_memory() -> None:
 
 @contextlib.contextmanager
 def _signals(inbox: Inbox) -> Iterator[None]:
-    """SIGTERM, SIGINT and SIGHUP go to the inbox; a second SIGTERM or SIGINT ends the process at once."""
+    """SIGTERM, SIGINT and SIGHUP go to the inbox; a second SIGTERM or SIGINT ends the process at once, the first one
+    within LAST seconds."""
     ending = False
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal ending
         if ending and number != signal.SIGHUP:
             os._exit(128 + number)
-        ending = ending or number != signal.SIGHUP
+        if number != signal.SIGHUP:
+            ending = True
+            signal.setitimer(signal.ITIMER_REAL, LAST)  # SIGALRM, which nobody handles, needs no Python to be heeded
         inbox.put(signal.Signals(number))
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -13,6 +13,7 @@ import pytest
 
 from mailtagger.dovecot import Dovecot
 from mailtagger.journal import FILE
+from mailtagger.state import running
 from tests.faults.conftest import kept
 from tests.faults.house import House
 from tests.running import SOON, Bench, Daemon
@@ -279,6 +280,19 @@ def test_75_locked_for_a_moment(dovecot_house: House) -> None:
         assert house.inside("INBOX") == {one}
     daemon.until(lambda: house.inside("Junk") == {one} and house.settled())
     assert " is locked " not in daemon.log
+
+
+@pytest.mark.fault(75)
+def test_75_terminated_while_it_starts(dovecot_house: House) -> None:
+    """SIGTERM before it has read a line of the locked journal: gone within five seconds, however."""
+    house = dovecot_house
+    house.configure()
+    start(house).end()
+    with locked(state_of(house) / FILE):
+        daemon = house.bench.start()
+        daemon.until(lambda: daemon.process.pid == running(state_of(house)))
+        daemon.process.terminate()
+        daemon.process.wait(5)
 
 
 @pytest.mark.fault(75)
