@@ -10,7 +10,8 @@ PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 APT := apt-get install --no-install-recommends -y
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-faults ledger soak load check bench bench-train model dovecot clean
+FAULT_TOOLS := cyrus-common libsasl2-modules sasl2-bin faketime
+.PHONY: help venv demo test test-faults ledger soak load check bench bench-train model dovecot cyrus clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -24,7 +25,7 @@ test: $(VENV)/dev dovecot ## the whole test suite; as root it installs Dovecot w
 	@$(if $(ARGS),,$(BIN)/python -m pytest -rs -n 4 tests/faults)
 	@$(BIN)/python -m pytest -rs $(or $(ARGS),--ignore tests/faults)
 
-test-faults: $(VENV)/train dovecot ## all 82 faults on Dovecot and Cyrus; writes docs/faults.md
+test-faults: $(VENV)/train dovecot cyrus ## all 82 faults on Dovecot and Cyrus; writes docs/faults.md
 	@$(BIN)/python -m pytest -rs -n 4 --faults all --faults-table docs/faults.md tests/faults $(ARGS)
 
 ledger: $(VENV)/dev dovecot ## N messages through faults, kills and a user at work, then the account of each (SEED, SERVER, STRIP)
@@ -97,3 +98,9 @@ dovecot:
 	then export DEBIAN_FRONTEND=noninteractive; echo "Installing Dovecot for the tests"; \
 		{ $(APT) dovecot-imapd >/dev/null 2>&1 || { apt-get update -qq && $(APT) dovecot-imapd >/dev/null; }; } || echo "Dovecot could not be installed; its tests will skip"; \
 	else echo "Dovecot is not installed, its tests skip. To run them: sudo $(APT) dovecot-imapd"; fi
+
+cyrus:
+	@dpkg -s $(FAULT_TOOLS) >/dev/null 2>&1 || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \
+	then export DEBIAN_FRONTEND=noninteractive; echo "Installing Cyrus and faketime for the faults"; \
+		{ $(APT) $(FAULT_TOOLS) >/dev/null 2>&1 || { apt-get update -qq && $(APT) $(FAULT_TOOLS) >/dev/null; }; } || echo "They could not be installed; their tests will skip"; \
+	else echo "Cyrus or faketime is not installed, their tests skip. To run them: sudo $(APT) $(FAULT_TOOLS)"; fi

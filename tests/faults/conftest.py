@@ -48,9 +48,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     rows = []
     for result in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.stats.get(result, ()):
+            why = f": {report.longrepr[2].removeprefix('Skipped: ')}" if result == "skipped" else ""
             for name, value in getattr(report, "user_properties", ()):
                 if name == "fault":
-                    rows.append((*value, result))
+                    rows.append((*value, result + why))
     if rows:
         write(Path(path), rows)
     terminalreporter.write_line(f"{path}: {len({row[0] for row in rows})} of {len(FAULTS)} faults")

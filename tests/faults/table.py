@@ -76,7 +76,7 @@ def markdown(reports: Iterable[tuple[int, str, str, bool, str, str]]) -> str:
             row.servers.append(server)
     lines = [
         f"| {number} | {FAULTS[number]} | {'● ' if row.quick else ''}`{test}` | {', '.join(row.servers) or '-'} "
-        f"| {_cell(row.outcome)} | {', '.join(sorted(row.results))} |"
+        f"| {_cell(row.outcome)} | {_cell(', '.join(sorted(row.results)))} |"
         for (number, test), row in sorted(rows.items())
     ]
     return HEAD + "\n".join(lines) + "\n"
