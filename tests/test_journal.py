@@ -368,12 +368,14 @@ def test_a_broken_migration_changes_nothing(path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("version", range(len(MIGRATIONS)))
 @pytest.mark.parametrize("cut", [False, True])
 def test_a_journal_of_every_earlier_format(path: Path, version: int, cut: bool) -> None:
-    """Brought up to date it has the tables of a new one; killed in the middle of that, the next start does it again."""
+    """Brought up to date it has the tables of a new one and all rows; killed in the middle of that, the next start does
+    it again."""
     path.parent.mkdir(mode=0o700)
     old = sqlite3.connect(path, isolation_level=None)
     old.execute("PRAGMA journal_mode = WAL")
     for statements in MIGRATIONS[:version]:
         old.executescript(statements)
+    rows = _filled(old)
     old.execute(f"PRAGMA user_version = {version}")
     old.close()
     if cut:
@@ -392,7 +394,21 @@ def test_a_journal_of_every_earlier_format(path: Path, version: int, cut: bool) 
             mine, its = (one._db.execute(f"PRAGMA table_info({name})").fetchall() for one in (journal, new))
             assert list(map(tuple, mine)) == list(map(tuple, its))
         assert journal._version() == len(MIGRATIONS)
+        for name, row in rows.items():
+            assert list(map(dict, journal._db.execute(f"SELECT {', '.join(row)} FROM {name}"))) == [row]
         record(journal)
+
+
+def _filled(db: sqlite3.Connection) -> dict[str, dict[str, object]]:
+    """Table → its one row, a value of its own in each column."""
+    rows: dict[str, dict[str, object]] = {}
+    tables = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'").fetchall()
+    for (name,) in tables:
+        columns = [(column[1], column[2]) for column in db.execute(f"PRAGMA table_info({name})")]
+        values: dict[str, object] = {"INTEGER": 7, "REAL": 0.5, "BLOB": b"b"}
+        rows[name] = {column: values.get(kind, f"{column} of {name}") for column, kind in columns}
+        db.execute(f"INSERT INTO {name} VALUES ({', '.join('?' * len(columns))})", list(rows[name].values()))
+    return rows
 
 
 # Trouble
