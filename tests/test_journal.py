@@ -325,6 +325,16 @@ def test_settings_that_survive_a_power_cut(journal: Journal) -> None:
     assert journal._db.execute("PRAGMA synchronous").fetchone()[0] == 2
 
 
+def test_what_need_not_be_synced_leaves_the_rest_so(journal: Journal) -> None:
+    """After a note that may be lost with the machine, also one that failed, each commit waits for the disk again."""
+    for error in (None, RuntimeError):
+        with contextlib.suppress(RuntimeError), journal.unsynced():
+            assert journal._db.execute("PRAGMA synchronous").fetchone()[0] == 1
+            if error:
+                raise error
+        assert journal._db.execute("PRAGMA synchronous").fetchone()[0] == 2
+
+
 # Versions
 
 
