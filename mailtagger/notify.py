@@ -7,6 +7,7 @@ import time
 
 from sdnotify import SystemdNotifier
 
+from mailtagger.errors import LoginRefused
 from mailtagger.watch import Watcher
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ class Systemd:
         return self._watchdog / 3 if self._watchdog else 3600.0
 
     def expect(self, watchers: set[Watcher]) -> None:
-        """READY waits for the first word of these, good or bad, and for one good word."""
+        """READY waits for the first word of these, good or bad, and for one answer of a server: a refused password is
+        one, for a service that never gets ready is started again, and would try it again."""
         with self._lock:
             self._silent = set(watchers)
 
@@ -44,7 +46,7 @@ class Systemd:
         """A watcher has completed a round with its server, or has failed."""
         with self._lock:
             self._silent.discard(watcher)
-            self._answers += error is None
+            self._answers += error is None or isinstance(error, LoginRefused)
             if not self._ready and self._answers and not self._silent:
                 self._ready = True
                 self._notifier.notify("READY=1")

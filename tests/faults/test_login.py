@@ -58,6 +58,7 @@ def test_20_wrong_password_is_tried_three_times_and_then_not_for_minutes(house: 
     first, second, third = (at for _, command, at in tap.heard if command.startswith("LOGIN"))
     assert min(second - first, third - second) > FEW / 2
     assert (worker.FEW, worker.REFUSED_WAIT) == (5, 900)
+    assert daemon.hears("READY=1")  # systemd would start it again, for three tries more
     assert daemon.log.count("refuses the password of alice") == 1
     assert "Check `username`, and where the secret comes from" in daemon.log
     assert house.rows("SELECT kind FROM notes") == [("login",)]
