@@ -54,6 +54,28 @@ def test_the_language_model_forward_and_backward(capsys: pytest.CaptureFixture[s
     }
 
 
+def test_two_directions_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither forgets what the other has completed meanwhile; a direction begun anew forgets its own stages alone."""
+    lm.main("--smoke --general-minutes 0".split())
+    backward, forward = "--backward --size tiny --epochs 1 --general-minutes 0", "--resume --size tiny --epochs 1"
+    train_forward = lm.train.fit_language_model
+
+    def beside(*given: object, **more: object) -> float:
+        monkeypatch.setattr(lm.train, "fit_language_model", train_forward)
+        lm.main(f"{backward} --resume".split())
+        return train_forward(*given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lm.train, "fit_language_model", beside)
+    lm.main(forward.split())
+    complete = {"tokenizer", "mail", "general", "mail-backward"}
+    assert set(json.loads(Path("build/lm/stages.json").read_text())["complete"]) == complete
+    stamps = {file: file.stat().st_mtime_ns for file in Path("build/lm").glob("*.safetensors")}
+    lm.main(backward.split())
+    assert set(json.loads(Path("build/lm/stages.json").read_text())["complete"]) == complete
+    again = {file.stem for file, before in stamps.items() if file.stat().st_mtime_ns != before}
+    assert again == {"mail-backward"}
+
+
 def test_a_classifier_becomes_an_artifact(tmp_path: Path) -> None:
     """That loads, scores, and says how it came about; the snapshot of its run is gone."""
     classifier.main(["dedup", "--smoke", "--out", str(tmp_path / "trial"), "--unfreezing", "chain-thaw"])

@@ -86,21 +86,30 @@ def trained_tokenizer(
 
 
 class Stages:
-    """What is complete, under today's cleaning rules."""
-
-    def __init__(self, resume: bool) -> None:
-        self._done: list[str] = []
-        if resume and (LM / STAGES).exists():
-            found = json.loads((LM / STAGES).read_text())
-            self._done = found["complete"] if found["cleaning"] == RULES_HASH else []
+    """What is complete, under today's cleaning rules. Runs of the two directions may share it, so that it is read each
+    time anew."""
 
     def __contains__(self, stage: str) -> bool:
-        return stage in self._done
+        return stage in self._complete()
 
     def complete(self, stage: str) -> None:
         """Remember that a stage is."""
-        self._done.append(stage)
-        (LM / STAGES).write_text(json.dumps({"cleaning": RULES_HASH, "complete": self._done}))
+        self._write([*self._complete(), stage])
+
+    def forget(self, direction: str) -> None:
+        """What ends so is to be made again; all of it, if that is nothing."""
+        self._write([stage for stage in self._complete() if not stage.endswith(direction)])
+
+    def _complete(self) -> list[str]:
+        if not (LM / STAGES).exists():
+            return []
+        found = json.loads((LM / STAGES).read_text())
+        return list(found["complete"]) if found["cleaning"] == RULES_HASH else []
+
+    def _write(self, stages: Sequence[str]) -> None:
+        aside = LM / f".{STAGES}"
+        aside.write_text(json.dumps({"cleaning": RULES_HASH, "complete": stages}))
+        aside.replace(LM / STAGES)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -140,7 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     if chosen.source and chosen.source[0] != "wt103":
         raise MailtaggerError(f"Nothing is known of a model {chosen.source[0]!r}.", "--from wt103 PATH is.")
-    stages = Stages(chosen.resume)
+    stages = Stages()
+    direction = "-backward" * chosen.backward
 
     def log(line: str) -> None:
         print(line, flush=True)
@@ -152,11 +162,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shuffle = random.Random(0).shuffle
     shuffle(mails)
     shuffle(prose)
+    if not chosen.resume:
+        stages.forget(direction)
     if "tokenizer" not in stages and not (chosen.backward and (LM / TOKENIZER).exists()):
+        stages.forget("")
         trained_tokenizer(prose, unlabelled, labelled, chosen.vocabulary, chosen.tokenizer)
         stages.complete("tokenizer")
     pieces = tokenizers.load(LM / TOKENIZER)
-    direction = "-backward" * chosen.backward
     begun: dict[str, Tensor] = {}
     sizes = replace(SIZES[chosen.size], vocabulary=pieces.vocab_size())
     first = LM / f"{GENERAL}{direction}.safetensors"
