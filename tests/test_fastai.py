@@ -24,7 +24,8 @@ from mailtagger.artifact import TOKENIZER
 from mailtagger.errors import MailtaggerError, ModelError
 from mailtagger.score import open_scorer
 from mailtagger.ulmfit import fastai_weights as exchange
-from mailtagger.ulmfit import tokenizer, train
+from mailtagger.ulmfit import tokenizer
+from mailtagger.ulmfit.batching import padded
 from mailtagger.ulmfit.model import Classifier, Dropouts, LanguageModel, Sizes
 from tests.tiny_model import COMMITTED, HAM_TEXT, SPAM_TEXT
 
@@ -218,7 +219,7 @@ def test_a_padded_batch_gives_what_single_rows_give(lengths: list[int], seed: in
     torch.manual_seed(seed)
     rows = [texts(1, length)[0] for length in lengths]
     with torch.no_grad():
-        together = model(*train.padded([row.tolist() for row in rows]))
+        together = model(*padded([row.tolist() for row in rows]))
         apart = torch.cat([alone(model, row[None]) for row in rows])
     torch.testing.assert_close(together, apart, atol=1e-4, rtol=1e-5)
 

@@ -16,7 +16,8 @@ from mailtagger import artifact, replay  # noqa: E402
 from mailtagger.clean import clean_text  # noqa: E402
 from mailtagger.score import Scorer, open_scorer  # noqa: E402
 from mailtagger.ulmfit import finetune as ft  # noqa: E402
-from mailtagger.ulmfit import linear, train  # noqa: E402
+from mailtagger.ulmfit import linear  # noqa: E402
+from mailtagger.ulmfit.classifier import logits  # noqa: E402
 from mailtagger.ulmfit.finetune import Lessons, classifier, finetune, nearest  # noqa: E402
 from tests.tiny_model import HAM_TEXT, SPAM_TEXT, texts, tiny_model  # noqa: E402
 
@@ -105,7 +106,7 @@ def test_the_network_is_the_one_of_the_graph(base: artifact.Artifact) -> None:
     scorer = Scorer(base)
     model = classifier(load_file(base.path / artifact.WEIGHTS))
     documents = [scorer.ids(text).tolist() for text in WANTED + REHEARSED[:20]]
-    found = train.logits(model, documents)
+    found = logits(model, documents)
     assert np.corrcoef(found, [scorer.score(text).logit for text in WANTED + REHEARSED[:20]])[0, 1] > 0.99
 
 

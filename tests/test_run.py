@@ -1,6 +1,7 @@
 """A run that is killed and goes on ends where it would have ended."""
 
 import csv
+import sys
 import time
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the [train] extra: make .venv/train")
 
 from mailtagger.errors import MailtaggerError  # noqa: E402
-from mailtagger.ulmfit import snapshot, train  # noqa: E402
+from mailtagger.ulmfit import run, snapshot  # noqa: E402
+from mailtagger.ulmfit.classifier import fit_classifier  # noqa: E402
+from mailtagger.ulmfit.language_model import fit_language_model  # noqa: E402
 from mailtagger.ulmfit.model import Classifier, Dropouts, LanguageModel, Sizes  # noqa: E402
+from mailtagger.ulmfit.run import Schedule  # noqa: E402
 from training import curves  # noqa: E402
 
 TINY = Sizes(vocabulary=50, embedding=8, hidden=12, layers=2)
@@ -27,8 +31,8 @@ def language_model(file: Path, resume: bool = False, **more: object) -> Language
     rng = np.random.default_rng(0)
     stream = rng.integers(2, 50, 6000).astype(np.uint16)
     model = LanguageModel(TINY, Dropouts())
-    plan = train.Schedule(**{"minutes": 60, "epochs": 3, "rate": 1e-2, "batch": 8, "bptt": 20, **more})
-    train.fit_language_model(model, stream, stream[:500], plan, file, lambda line: None, resume=resume)
+    plan = Schedule(**{"minutes": 60, "epochs": 3, "rate": 1e-2, "batch": 8, "bptt": 20, **more})
+    fit_language_model(model, stream, stream[:500], plan, file, lambda line: None, resume=resume)
     return model
 
 
@@ -41,12 +45,12 @@ def classifier(file: Path, resume: bool = False) -> Classifier:
     def noise(ids: list[int], rng: np.random.Generator) -> list[int]:
         return [i for i in ids if rng.random() > 0.1] or ids
 
-    train.fit_classifier(
+    fit_classifier(
         model,
         mails,
         [float(len(m) % 2) for m in mails],
         [1.0 + len(m) % 3 for m in mails],
-        train.Schedule(60, 4, 1e-2, batch=8),
+        Schedule(60, 4, 1e-2, batch=8),
         lambda line: None,
         noise,
         checkpoint=file,
@@ -80,8 +84,8 @@ def test_a_language_model_goes_on_as_if_nothing_had_been(
 ) -> None:
     """Killed in the first epoch, at the border of two, or later: weights to 1e-6 are those of the unbroken run, and
     the curve has the same rows."""
-    monkeypatch.setattr(train, "KEPT", 7)
-    monkeypatch.setattr(train, "TOLD", 3)
+    monkeypatch.setattr(run, "KEPT", 7)
+    monkeypatch.setattr(run, "TOLD", 3)
     more = {"optimizer": optimizer, "checks": 2, "patience": 1}
     whole = language_model(tmp_path / "whole.safetensors", **more)
     with monkeypatch.context() as patched, pytest.raises(Killed):
@@ -101,7 +105,7 @@ def test_a_classifier_goes_on_as_if_nothing_had_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps: int
 ) -> None:
     """In whichever stage of unfreezing it was killed."""
-    monkeypatch.setattr(train, "KEPT", 3)
+    monkeypatch.setattr(run, "KEPT", 3)
     whole = classifier(tmp_path / "whole")
     with monkeypatch.context() as patched, pytest.raises(Killed):
         killed_after(keeps, patched)
@@ -112,7 +116,7 @@ def test_a_classifier_goes_on_as_if_nothing_had_been(
 
 def test_a_run_does_not_go_on_under_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are named, and the snapshot stays; more minutes are no other setting."""
-    monkeypatch.setattr(train, "KEPT", 7)
+    monkeypatch.setattr(run, "KEPT", 7)
     file = tmp_path / "lm.safetensors"
     with monkeypatch.context() as patched, pytest.raises(Killed):
         killed_after(2, patched)
@@ -138,28 +142,29 @@ def test_bad_settings_are_refused_before_the_first_batch(setting: dict[str, obje
     """With the setting's name."""
     (name,) = setting
     with pytest.raises(MailtaggerError, match=name):
-        train.Schedule(**{"minutes": 1, "epochs": 1, "rate": 1e-3, **setting})
+        Schedule(**{"minutes": 1, "epochs": 1, "rate": 1e-3, **setting})
 
 
 def test_too_little_text(tmp_path: Path) -> None:
     """Is said, not divided by."""
-    plan = train.Schedule(1, 1, 1e-3)
+    plan = Schedule(1, 1, 1e-3)
     stream = np.full(50, 5, np.uint16)
     with pytest.raises(MailtaggerError, match="too little text"):
-        train.fit_language_model(LanguageModel(TINY, Dropouts()), stream, stream, plan, tmp_path / "x", print)
+        fit_language_model(LanguageModel(TINY, Dropouts()), stream, stream, plan, tmp_path / "x", print)
 
 
 def test_a_run_says_what_it_will_cost_and_how_long_it_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the first step: weights, memory, minutes; and none of it changes what is learned."""
-    monkeypatch.setattr(train, "TOLD", 2)
+    monkeypatch.setattr(run, "TOLD", 2)
     lines: list[str] = []
     stream = np.random.default_rng(0).integers(2, 50, 4000).astype(np.uint16)
     torch.manual_seed(0)
     model = LanguageModel(TINY, Dropouts())
     before = torch.get_rng_state()
-    plan = train.Schedule(60, 1, 1e-2, batch=8, bptt=20)
-    monkeypatch.setattr(train, "step_language_model", lambda m, o, x, y, s, *more: (torch.zeros(()), s))
-    train.fit_language_model(model, stream, stream[:200], plan, tmp_path / "lm.safetensors", lines.append)
+    plan = Schedule(60, 1, 1e-2, batch=8, bptt=20)
+    loop = sys.modules[fit_language_model.__module__]
+    monkeypatch.setattr(loop, "step_language_model", lambda m, o, x, y, s, **more: (torch.zeros(()), s))
+    fit_language_model(model, stream, stream[:200], plan, tmp_path / "lm.safetensors", lines.append)
     assert lines[0].startswith("2,") and "about" in lines[0] and "4,000 tokens × 1" in lines[0]
     assert torch.equal(torch.get_rng_state(), before)
     assert all(p.grad is None for p in model.parameters())
@@ -168,7 +173,7 @@ def test_a_run_says_what_it_will_cost_and_how_long_it_has_left(tmp_path: Path, m
 
 def test_a_curve_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the CSV of a run; another CSV is refused with a sentence."""
-    monkeypatch.setattr(train, "TOLD", 3)
+    monkeypatch.setattr(run, "TOLD", 3)
     language_model(tmp_path / "lm.safetensors")
     curves.main([str(tmp_path / "lm.csv"), "--out", str(tmp_path / "lm.png")])
     assert (tmp_path / "lm.png").read_bytes().startswith(b"\x89PNG")
@@ -179,7 +184,7 @@ def test_a_curve_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_minutes_can_be_of_the_processors_time() -> None:
     """A process that sleeps spends none of it."""
-    plan = train.Schedule(1, 1, 1e-3, cpu=True)
+    plan = Schedule(1, 1, 1e-3, cpu=True)
     before, wall = plan.clock(), time.monotonic()
     time.sleep(0.2)
     assert plan.clock() - before < 0.1 < time.monotonic() - wall
@@ -194,12 +199,12 @@ def test_mails_are_cut_to_the_limits_of_their_tokeniser() -> None:
         return ids
 
     mails = [[5] * 900 for _ in range(64)]  # batches of 64 × 128 pieces hold nine
-    train.fit_classifier(
+    fit_classifier(
         Classifier(TINY, Dropouts()),
         mails,
         [0.0, 1.0] * 32,
         [1.0] * 64,
-        train.Schedule(60, 2, 1e-3, batch=64),
+        Schedule(60, 2, 1e-3, batch=64),
         lambda line: None,
         watching,
         limits=(300, 600, 900),

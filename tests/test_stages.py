@@ -58,14 +58,14 @@ def test_two_directions_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither forgets what the other has completed meanwhile; a direction begun anew forgets its own stages alone."""
     lm.main("--smoke --general-minutes 0".split())
     backward, forward = "--backward --size tiny --epochs 1 --general-minutes 0", "--resume --size tiny --epochs 1"
-    train_forward = lm.train.fit_language_model
+    train_forward = lm.fit_language_model
 
     def beside(*given: object, **more: object) -> float:
-        monkeypatch.setattr(lm.train, "fit_language_model", train_forward)
+        monkeypatch.setattr(lm, "fit_language_model", train_forward)
         lm.main(f"{backward} --resume".split())
         return train_forward(*given, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(lm.train, "fit_language_model", beside)
+    monkeypatch.setattr(lm, "fit_language_model", beside)
     lm.main(forward.split())
     complete = {"tokenizer", "mail", "general", "mail-backward"}
     assert set(json.loads(Path("build/lm/stages.json").read_text())["complete"]) == complete

@@ -10,8 +10,10 @@ torch = pytest.importorskip("torch", reason="needs the [train] extra: make .venv
 
 from safetensors.torch import save_file  # noqa: E402
 
-from mailtagger.ulmfit import tokenizer, train  # noqa: E402
+from mailtagger.ulmfit import tokenizer  # noqa: E402
 from mailtagger.ulmfit.batching import batches, padded, rows, windows  # noqa: E402
+from mailtagger.ulmfit.classifier import fit_classifier, load_classifier, load_encoder, logits  # noqa: E402
+from mailtagger.ulmfit.language_model import carried, evaluate_language_model, fit_language_model  # noqa: E402
 from mailtagger.ulmfit.model import (  # noqa: E402
     Classifier,
     Dropouts,
@@ -21,6 +23,7 @@ from mailtagger.ulmfit.model import (  # noqa: E402
     VariationalDropout,
     WeightDropLSTM,
 )
+from mailtagger.ulmfit.run import Schedule  # noqa: E402
 
 TINY = Sizes(vocabulary=50, embedding=8, hidden=12, layers=2)
 pytestmark = pytest.mark.train
@@ -91,7 +94,7 @@ def test_a_vocabulary_is_carried_over(tmp_path: Path) -> None:
     old, new = (tokenizer.load(tmp_path / f"{name}.model") for name in ("old", "new"))
     rows = torch.arange(old.vocab_size(), dtype=torch.float32)
     state = {"encoder.embedding.weight": rows[:, None].repeat(1, 3), "bias": -rows, "other": torch.ones(1)}
-    found = train.carried(state, old, new)
+    found = carried(state, old, new)
     assert found["encoder.embedding.weight"].shape == (new.vocab_size(), 3)
     for i in range(new.vocab_size()):
         piece = new.id_to_piece(i)
@@ -113,8 +116,8 @@ def test_an_epoch_draws_documents_by_their_weight() -> None:
 
     model = Classifier(Sizes(40, embedding=8, hidden=8), Dropouts())
     documents = [[4 + i % 2, 6, 7] for i in range(40)]
-    plan = train.Schedule(minutes=60, epochs=2, rate=1e-3)
-    train.fit_classifier(model, documents, [1.0] * 40, [float(i % 2) for i in range(40)], plan, print, watching)
+    plan = Schedule(minutes=60, epochs=2, rate=1e-3)
+    fit_classifier(model, documents, [1.0] * 40, [float(i % 2) for i in range(40)], plan, print, watching)
     assert set(seen) == {5}
     assert 80 <= len(seen) <= 80 + 4 * 40
 
@@ -131,25 +134,25 @@ def test_a_language_model_learns_and_its_encoder_serves_a_classifier(tmp_path: P
     torch.manual_seed(0)
     stream = np.tile(np.arange(4, 24, dtype=np.uint16), 600)
     model, file = LanguageModel(TINY, Dropouts().scaled(0.0)), tmp_path / "lm.safetensors"
-    before = train.evaluate_language_model(model, stream[:2000]).perplexity
-    plan = train.Schedule(minutes=0.2, epochs=3, rate=1e-2, batch=16, bptt=20)
-    after = train.fit_language_model(model, stream, stream[:2000], plan, file, lambda line: None)
+    before = evaluate_language_model(model, stream[:2000]).perplexity
+    plan = Schedule(minutes=0.2, epochs=3, rate=1e-2, batch=16, bptt=20)
+    after = fit_language_model(model, stream, stream[:2000], plan, file, lambda line: None)
     assert after < before / 2
     classifier = Classifier(TINY, Dropouts().scaled(0.0))
-    train.load_encoder(classifier, file)
+    load_encoder(classifier, file)
     torch.testing.assert_close(classifier.encoder.embedding.weight, model.encoder.embedding.weight)
     rng = np.random.default_rng(0)
     some = [(rng.integers(4, 24, 12) + 24 * (i % 2)).tolist() for i in range(200)]
     labels = [float(i % 2) for i in range(200)]
-    train.fit_classifier(
+    fit_classifier(
         classifier,
         some,
         labels,
         [1.0] * 200,
-        train.Schedule(minutes=0.1, epochs=30, rate=1e-2, batch=4),
+        Schedule(minutes=0.1, epochs=30, rate=1e-2, batch=4),
         lambda line: None,
     )
-    right = (train.logits(classifier, some) > 0) == np.array(labels, bool)
+    right = (logits(classifier, some) > 0) == np.array(labels, bool)
     assert right.mean() > 0.95
 
 
@@ -165,12 +168,12 @@ def test_an_artifact_of_other_sizes_is_not_gone_on_from(tmp_path: Path) -> None:
     model, again, file = Classifier(TINY, Dropouts()), Classifier(TINY, Dropouts()), tmp_path / "weights.safetensors"
     state = {k: v.half() for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     save_file({**state, "linear.mix": torch.ones(1)}, file)  # of the linear part, which is no part of this
-    train.load_classifier(again, file)
+    load_classifier(again, file)
     torch.testing.assert_close(again.head.linear0.weight, model.head.linear0.weight.half().float())
     with pytest.raises(RuntimeError, match="size mismatch"):
-        train.load_classifier(Classifier(Sizes(50, 8, 16, 2), Dropouts()), file)
+        load_classifier(Classifier(Sizes(50, 8, 16, 2), Dropouts()), file)
     save_file({k: v for k, v in state.items() if "lstm.1" not in k}, file)
     with pytest.raises(RuntimeError, match="Missing key"):
-        train.load_classifier(again, file)
+        load_classifier(again, file)
     with pytest.raises(RuntimeError, match="Missing key"):
-        train.load_encoder(again, file)
+        load_encoder(again, file)

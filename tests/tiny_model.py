@@ -170,9 +170,9 @@ def train() -> None:
     from torch.nn.functional import binary_cross_entropy_with_logits
 
     from mailtagger.ulmfit import tokenizer
+    from mailtagger.ulmfit.batching import padded
     from mailtagger.ulmfit.export import export
     from mailtagger.ulmfit.model import Classifier, Dropouts, Sizes
-    from mailtagger.ulmfit.train import padded
 
     torch.manual_seed(0)
     torch.set_num_threads(1)

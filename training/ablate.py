@@ -24,9 +24,12 @@ from sentencepiece import SentencePieceProcessor
 from sklearn.metrics import roc_auc_score
 
 from mailtagger.errors import MailtaggerError
-from mailtagger.ulmfit import checkpoint, tokenizer, train
+from mailtagger.ulmfit import checkpoint, tokenizer
 from mailtagger.ulmfit.batching import Stream
+from mailtagger.ulmfit.classifier import fit_classifier, load_encoder, logits
+from mailtagger.ulmfit.language_model import fit_language_model
 from mailtagger.ulmfit.model import Classifier, Dropouts, LanguageModel, Pooling
+from mailtagger.ulmfit.run import Schedule
 from training import classifier, lm
 from training.balance import balance
 from training.baselines import BASELINES
@@ -185,16 +188,16 @@ def _classifier(
         encoder = lm.LM / f"{setting.encoder or lm.MAIL}.safetensors"
         model = Classifier(classifier.sizes(encoder), Dropouts().scaled(0.6), setting.pooling)
         if setting.encoder:
-            train.load_encoder(model, encoder)
+            load_encoder(model, encoder)
         epochs = budget.mails / len(learned)
         structure = frozenset(pieces.piece_to_id(mark) for mark in tokenizer.STRUCTURE)
-        train.fit_classifier(
+        fit_classifier(
             model, ids(learned), [float(x) for x in spam(learned)], balance(learned),
-            train.Schedule(600, epochs, 5e-3, bf16=budget.bf16, shape=setting.shape, seed=seed),
+            Schedule(600, epochs, 5e-3, bf16=budget.bf16, shape=setting.shape, seed=seed),
             _say, classifier.noise(structure),
             unfreezing_scheme=setting.unfreezing, discriminative=setting.discriminative,
         )
-        return [round(float(x), 5) for x in train.logits(model, ids(tests))]
+        return [round(float(x), 5) for x in logits(model, ids(tests))]
 
     return np.array(once(file, run))
 
@@ -212,8 +215,8 @@ def drawn(rows: Split, labels: int, seed: int) -> list[Row]:
 def language_models(pieces: SentencePieceProcessor, tokens: int, seeds: int, bf16: bool) -> str:
     """Perplexity of mail with each part of AWD-LSTM left out, from scratch."""
     stream, valid = _mail(pieces, tokens)
-    plan, drop = train.Schedule(600, 6, 4e-3, batch=32, bf16=bf16), Dropouts()
-    parts: dict[str, tuple[train.Schedule, Dropouts, dict[str, float], bool]] = {
+    plan, drop = Schedule(600, 6, 4e-3, batch=32, bf16=bf16), Dropouts()
+    parts: dict[str, tuple[Schedule, Dropouts, dict[str, float], bool]] = {
         "all of it, AdamW": (plan, drop, {}, True),
         "without weight drop": (plan, replace(drop, weights=0), {}, True),
         "without variational dropout": (plan, replace(drop, inputs=0, hidden=0, output=0), {}, True),
@@ -237,7 +240,7 @@ def language_models(pieces: SentencePieceProcessor, tokens: int, seeds: int, bf1
             torch.manual_seed(seed)
             model = LanguageModel(sizes, dropouts, tied)
             plan = replace(plan, seed=seed)
-            return train.fit_language_model(model, stream, valid, plan, RUNS / "trial.safetensors", _say, **penalties)
+            return fit_language_model(model, stream, valid, plan, RUNS / "trial.safetensors", _say, **penalties)
 
         lines.append([part, _spread(list(_seeded(f"lm-{part}-{len(stream)}", seeds, run)), "{:.1f}")])
     about = (
@@ -268,9 +271,9 @@ def tunings(pieces: SentencePieceProcessor, tokens: int, seeds: int, bf16: bool)
             model = LanguageModel(sizes, Dropouts().scaled(0.5))
             if begun:
                 model.load_state_dict(general)
-            plan = train.Schedule(600, 1, 3e-3, bf16=bf16, shape=shape, seed=seed)
+            plan = Schedule(600, 1, 3e-3, bf16=bf16, shape=shape, seed=seed)
             file = RUNS / "trial.safetensors"
-            return train.fit_language_model(model, stream, valid, plan, file, _say, discriminative=scale)
+            return fit_language_model(model, stream, valid, plan, file, _say, discriminative=scale)
 
         lines.append([name, _spread(list(_seeded(f"finetune-{name}-{len(stream)}", seeds, run)), "{:.1f}")])
     about = (

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 from mailtagger.errors import MailtaggerError
 from mailtagger.ulmfit import optimizers
+from mailtagger.ulmfit.language_model import step_language_model
 from mailtagger.ulmfit.model import SIZES, Dropouts, LanguageModel, Sizes, State
-from mailtagger.ulmfit.train import step_language_model
 
 Batch = tuple[Tensor, Tensor]
 Trainer = Callable[[Sequence[Batch]], float]  # trains on batches in order, and returns the seconds

@@ -22,9 +22,11 @@ from safetensors.torch import save_file
 
 from mailtagger.artifact import ID_PATTERN, TOKENIZER, WEIGHTS, Artifact
 from mailtagger.errors import MailtaggerError
-from mailtagger.ulmfit import checkpoint, linear, tokenizer, train
+from mailtagger.ulmfit import checkpoint, linear, tokenizer
+from mailtagger.ulmfit.classifier import LIMITS, fit_classifier, load_classifier, load_encoder, logits
 from mailtagger.ulmfit.export import export
 from mailtagger.ulmfit.model import Classifier, Dropouts, Sizes
+from mailtagger.ulmfit.run import Schedule
 from mailtagger.ulmfit.schedules import SHAPES
 from mailtagger.ulmfit.unfreezing import SCHEMES
 from training import lm, tokenizers
@@ -128,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lm.main(["--smoke", "--general-minutes", "0", "--tokenizer", chosen.tokenizer])
         chosen.epochs = min(chosen.epochs, 2)
     rule, parent = checked(chosen)
-    plan = train.Schedule(
+    plan = Schedule(
         chosen.minutes, chosen.epochs or 1, chosen.rate, bf16=chosen.bf16, shape=chosen.shape, seed=chosen.seed
     )
     torch.set_num_threads(chosen.threads)
@@ -150,11 +152,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     beside = linear.fit(documents, labels, weights, pieces.vocab_size())
     model = Classifier(sizes(chosen.encoder), Dropouts().scaled(0.6)).to(chosen.device)
     if chosen.start:
-        train.load_classifier(model, chosen.start / WEIGHTS)
+        load_classifier(model, chosen.start / WEIGHTS)
     else:
-        train.load_encoder(model, chosen.encoder)
+        load_encoder(model, chosen.encoder)
     if chosen.epochs:
-        train.fit_classifier(
+        fit_classifier(
             model,
             documents,
             [float(label) for label in labels],
@@ -164,13 +166,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             noise(frozenset(pieces.piece_to_id(mark) for mark in tokenizer.STRUCTURE)),
             unfreezing_scheme=chosen.unfreezing or ("full" if chosen.start else "gradual"),
             discriminative=chosen.discriminative,
-            limits=[limit * scale for limit in train.LIMITS],
+            limits=[limit * scale for limit in LIMITS],
             checkpoint=chosen.out.with_name(f"{chosen.out.name}.safetensors"),
             resume=chosen.resume,
         )
     valid = sound(rows.valid)
     truth = np.array(spam(valid))
-    found = linear.bounded(train.logits(model, ids(valid))), beside.logits(ids(valid))
+    found = linear.bounded(logits(model, ids(valid))), beside.logits(ids(valid))
     if not rule:
         rule = choose(*found, truth, np.array(balance(valid)), np.array([kind(row) for row in valid]))
     errors = float(np.mean((rule.probability(*found) > 0.5) != truth))

@@ -27,8 +27,11 @@ from sklearn.metrics import roc_auc_score
 from mailtagger.clean import RULES_HASH
 from mailtagger.count import Count
 from mailtagger.errors import MailtaggerError
-from mailtagger.ulmfit import tokenizer, train
+from mailtagger.ulmfit import tokenizer
+from mailtagger.ulmfit.classifier import LIMITS, fit_classifier, load_encoder, logits
+from mailtagger.ulmfit.language_model import fit_language_model
 from mailtagger.ulmfit.model import SIZES, Classifier, Dropouts, LanguageModel
+from mailtagger.ulmfit.run import Schedule
 from mailtagger.ulmfit.tokenizer import Tokenizer
 from training import smoke, tokenizers
 from training.ablate import once
@@ -101,9 +104,9 @@ def learn(kind: Kind, pieces: Tokenizer, rows: Split, budget: Budget, seed: int)
         checkpoint = Path(directory) / "language_model.safetensors"
         model, window = LanguageModel(sizes, Dropouts().scaled(0.5)), WINDOW.get(kind, 1)
         own = {"bf16": budget.bf16, "seed": seed, "cpu": True}
-        plan = train.Schedule(budget.language_model, MANY, 4e-3, 64 // window, 70 * window, **own)
+        plan = Schedule(budget.language_model, MANY, 4e-3, 64 // window, 70 * window, **own)
         seen, bits = language_model(model, pieces, rows, plan, checkpoint)
-        train.load_encoder(classifier, checkpoint)
+        load_encoder(classifier, checkpoint)
         learned = examples(rows.train)
         mails = 0
 
@@ -112,24 +115,24 @@ def learn(kind: Kind, pieces: Tokenizer, rows: Split, budget: Budget, seed: int)
             mails += 1
             return document
 
-        train.fit_classifier(
+        fit_classifier(
             classifier,
             ids(pieces, learned, longer),
             [float(row.document.label == "spam") for row in learned],
             balance(learned),
-            train.Schedule(budget.classifier, MANY, 5e-3, batch=64 * longer, **own),
+            Schedule(budget.classifier, MANY, 5e-3, batch=64 * longer, **own),
             print_line,
             counted,
-            limits=[limit * longer for limit in train.LIMITS],
+            limits=[limit * longer for limit in LIMITS],
         )
-    scores = train.logits(classifier, ids(pieces, rows.test, longer))
+    scores = logits(classifier, ids(pieces, rows.test, longer))
     spam = np.array([row.document.label == "spam" for row in rows.test])
     errors = Count(int(((scores > 0) != spam).sum()), len(spam))
     return [f"{seen:,}", f"{bits:.3f}", f"{mails:,}", str(errors), f"{roc_auc_score(spam, scores):.4f}"]
 
 
 def language_model(
-    model: LanguageModel, pieces: Tokenizer, rows: Split, plan: train.Schedule, checkpoint: Path
+    model: LanguageModel, pieces: Tokenizer, rows: Split, plan: Schedule, checkpoint: Path
 ) -> tuple[int, float]:
     """Train it into `checkpoint`; the pieces that it read, and its bits a character of held-out mail, in which
     tokenisers can be compared as in perplexity they cannot: what is unknown costs few bits, though."""
@@ -137,7 +140,7 @@ def language_model(
     np.random.default_rng(plan.seed).shuffle(texts)
     held = [row.document.text[:READ] for row in rows.valid][:200]
     stream, valid = tokenizer.stream(pieces, texts), tokenizer.stream(pieces, held)
-    perplexity = train.fit_language_model(model, stream, valid, plan, checkpoint, print_line)
+    perplexity = fit_language_model(model, stream, valid, plan, checkpoint, print_line)
     with checkpoint.with_suffix(".csv").open() as file:
         seen = int([*csv.DictReader(file)][-1]["seen"])
     return seen, math.log2(perplexity) * len(valid) / sum(len(text) + 1 for text in held)

@@ -23,10 +23,10 @@ import torch
 from sentencepiece import SentencePieceProcessor
 
 from mailtagger.errors import MailtaggerError
-from mailtagger.ulmfit import tokenizer, train
+from mailtagger.ulmfit import tokenizer
+from mailtagger.ulmfit.classifier import Noise, load_encoder, logits
 from mailtagger.ulmfit.model import Classifier, Dropouts, Head
 from mailtagger.ulmfit.run import Schedule
-from mailtagger.ulmfit.train import Noise
 from mailtagger.ulmfit.unlabelled import Ids, Labelled, Spent, fit, halves, right
 from training import classifier, lm
 from training.ablate import cells, drawn, once, spam
@@ -156,7 +156,7 @@ def trained(
     torch.manual_seed(seed)
     encoder = lm.LM / f"{lm.MAIL}.safetensors"
     model = Classifier(classifier.sizes(encoder), Dropouts().scaled(0.6))
-    train.load_encoder(model, encoder)
+    load_encoder(model, encoder)
 
     def fitted(some: Labelled, reads: int, noise: Noise | None, beside: Sequence[Ids] = ()) -> Spent:
         plan = Schedule(600, reads / len(some.documents), RATE, batch=BATCH, bf16=bf16, seed=seed)
@@ -170,7 +170,7 @@ def trained(
         model.head = Head(model.head.norm0.num_features)
     spent = fitted(known, round(count * COST) if arm == LONGER else count, noise, unknown if arm == CONSISTENCY else ())
     return {
-        "logits": [round(float(x), 5) for x in train.logits(model, ids(tests))],
+        "logits": [round(float(x), 5) for x in logits(model, ids(tests))],
         "labelled": spent.labelled,
         "unlabelled": spent.unlabelled + first.labelled,  # the pretext's labels come from no one
         "seconds": round(spent.seconds + first.seconds, 1),

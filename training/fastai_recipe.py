@@ -45,7 +45,8 @@ from fastai.text.all import (
 from mailtagger.artifact import ID_PATTERN
 from mailtagger.clean import RULES_HASH
 from mailtagger.errors import MailtaggerError
-from mailtagger.ulmfit import checkpoint, fastai_weights, tokenizer, train
+from mailtagger.ulmfit import checkpoint, fastai_weights, tokenizer
+from mailtagger.ulmfit.classifier import logits
 from mailtagger.ulmfit.export import export
 from mailtagger.ulmfit.model import Classifier, Dropouts, Sizes
 from training import lm
@@ -197,12 +198,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ours = Classifier(sizes, Dropouts())
     ours.load_state_dict(state)
     pieces = tokenizer.load(file)
-    logits = train.logits(ours, [tokenizer.cut(i, HEAD, TAIL) for i in pieces.encode([r.document.text for r in valid])])
-    worst = float(np.abs(1 / (1 + np.exp(-logits)) - theirs).max())
+    said = logits(ours, [tokenizer.cut(i, HEAD, TAIL) for i in pieces.encode([r.document.text for r in valid])])
+    worst = float(np.abs(1 / (1 + np.exp(-said)) - theirs).max())
     print(f"{len(valid)} validation mails: P(spam) of fastai and of ours, by the same weights, differs by {worst:.1e}.")
     truth = np.array([row.document.label == "spam" for row in valid])
     rule = choose(
-        logits, np.zeros_like(logits), truth, np.array(balance(valid)), np.array([kind(row) for row in valid])
+        said, np.zeros_like(said), truth, np.array(balance(valid)), np.array([kind(row) for row in valid])
     )
     export(
         {name: value.numpy() for name, value in state.items() if not name.endswith("num_batches_tracked")},

@@ -104,13 +104,13 @@ class Pooled(_AdaGrad):
             import torch
         except ImportError as error:
             raise MailtaggerError("The learner pooled needs torch.", "pip install mailtagger[train]") from error
-        from mailtagger.ulmfit import train
+        from mailtagger.ulmfit.classifier import load_classifier
         from mailtagger.ulmfit.model import Classifier, Dropouts, Sizes
 
         artifact = load(model)
         self._torch, self._scorer = torch, Scorer(artifact)
         self._model = Classifier(Sizes(vocabulary=artifact.meta.vocabulary), Dropouts().scaled(0))
-        train.load_classifier(self._model, model / WEIGHTS)
+        load_classifier(self._model, model / WEIGHTS)
         self._model.eval()
         super().__init__(self._model.head.norm0.num_features, rate=0.1, floor=1.0)
 

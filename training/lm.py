@@ -26,8 +26,11 @@ from torch import Tensor
 
 from mailtagger.clean import RULES_HASH, clean_text
 from mailtagger.errors import MailtaggerError
-from mailtagger.ulmfit import checkpoint, tokenizer, train
+from mailtagger.ulmfit import checkpoint, tokenizer
+from mailtagger.ulmfit.language_model import carried, fit_language_model
 from mailtagger.ulmfit.model import SIZES, Dropouts, LanguageModel
+from mailtagger.ulmfit.progress import Log
+from mailtagger.ulmfit.run import Schedule
 from mailtagger.ulmfit.schedules import SHAPES
 from training import smoke, tokenizers, wt103
 from training.corpora import home
@@ -144,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(0)
     LM.mkdir(parents=True, exist_ok=True)
     plans = {  # refused here, before anything is read
-        stage: train.Schedule(minutes or 1, chosen.epochs, rate, bf16=chosen.bf16, shape=chosen.shape)
+        stage: Schedule(minutes or 1, chosen.epochs, rate, bf16=chosen.bf16, shape=chosen.shape)
         for stage, minutes, rate in ((GENERAL, chosen.general_minutes, 4e-3), (MAIL, chosen.mail_minutes, 3e-3))
     }
     if chosen.source and chosen.source[0] != "wt103":
@@ -182,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif chosen.start:
         old, known = chosen.start / f"{GENERAL}.safetensors", chosen.start / TOKENIZER
         state, _ = checkpoint.load(old, log, tokenizer=known)
-        begun = train.carried(state, tokenizers.load(known), pieces)
+        begun = carried(state, tokenizers.load(known), pieces)
         sizes = checkpoint.sizes(begun)
     model = LanguageModel(sizes, Dropouts().scaled(chosen.dropout)).to(chosen.device)
     if begun:
@@ -202,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         valid, stream = tokenizer.stream(pieces, documents[:held]), tokenizer.stream(pieces, documents[held:])
         if chosen.backward:
             valid, stream = valid[::-1], stream[::-1]
-        train.fit_language_model(
+        fit_language_model(
             model,
             stream,
             valid,
@@ -216,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stages.complete(name)
 
 
-def opened(file: Path, log: train.Log) -> dict[str, Tensor]:
+def opened(file: Path, log: Log) -> dict[str, Tensor]:
     """The state of a language model of build/lm; ModelError if it belongs to another tokeniser or other cleaning."""
     return checkpoint.load(file, log, tokenizer=LM / TOKENIZER, cleaning=RULES_HASH)[0]
 

@@ -28,12 +28,13 @@ from torch.nn import functional as F
 from mailtagger.artifact import REFERENCE, TOKENIZER, WEIGHTS, Artifact
 from mailtagger.ulmfit import optimizers, unfreezing
 from mailtagger.ulmfit.batching import batches, padded
+from mailtagger.ulmfit.classifier import view
 from mailtagger.ulmfit.export import export, linear_part
 from mailtagger.ulmfit.linear import BUCKETS, Linear, bounded, terms
 from mailtagger.ulmfit.model import Classifier, Dropouts, Sizes
+from mailtagger.ulmfit.run import descend, set_rate
 from mailtagger.ulmfit.schedules import slanted
 from mailtagger.ulmfit.tokenizer import cut
-from mailtagger.ulmfit.train import CHANCES, LIMITS
 
 Floats = NDArray[np.float64]
 
@@ -168,17 +169,12 @@ def _fit(
             norm.eval()  # so few batches must not move what is known of the base's features
         count = round(steps * share)
         for step in range(count):
-            for group in optimizer.param_groups:
-                group["lr"] = RATE * group["scale"] * slanted(step / count)
+            set_rate(optimizer, RATE * slanted(step / count))
             chosen = rng.choice(len(documents), mine, p=chances).tolist()
             chosen += [len(documents) + next(order) for _ in range(BATCH - mine)] if old else []
-            limit = int(rng.choice(LIMITS, p=CHANCES))
-            logits = model(*padded([cut(everything[i], limit * 2 // 3, limit // 3) for i in chosen]))
+            logits = model(*view([everything[i] for i in chosen], rng, None, torch.device("cpu")))
             loss = F.binary_cross_entropy_with_logits(logits, wanted[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-            optimizer.step()
+            descend(model, optimizer, loss, 0.5)
             done += 1
             tell(done / steps)
 

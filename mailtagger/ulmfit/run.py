@@ -1,4 +1,4 @@
-"""One run of training: its settings, what it will cost, and its snapshot on disk."""
+"""What both loops share: the settings of a run, what it will cost, its snapshot on disk, and a step downhill."""
 
 import copy
 import time
@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from mailtagger.errors import MailtaggerError
 from mailtagger.ulmfit import optimizers, snapshot
-from mailtagger.ulmfit.progress import Log
+from mailtagger.ulmfit.progress import Log, Progress
 from mailtagger.ulmfit.schedules import SHAPES
+
+TOLD, KEPT = 100, 200  # steps between two lines, and between two snapshots
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Run:
     def __init__(self, checkpoint: Path | None, plan: Schedule, settings: Mapping[str, Any], resume: bool) -> None:
         """`settings`: what beside the plan, the minutes apart, must be the same for the run to go on."""
         self._file = checkpoint and checkpoint.with_name(checkpoint.name.removesuffix(".safetensors") + snapshot.SUFFIX)
+        self._curve, self._clock = checkpoint and checkpoint.with_suffix(".csv"), plan.clock
         self._settings = {k: v for k, v in asdict(plan).items() if k != "minutes"} | dict(settings)
         self.tensors: dict[str, Tensor] = {}
         self.numbers: dict[str, Any] = {}  # empty: nothing to go on from
@@ -75,6 +78,11 @@ class Run:
                     f"The run in {self._file} has other settings than this one: {', '.join(sorted(differ))}.",
                     "Give the same ones, or start again without --resume.",
                 )
+
+    def progress(self, log: Log, unit: str) -> Progress:
+        """Its clock and its books, as they were."""
+        seconds, steps = self.numbers.get("seconds", 0.0), self.numbers.get("steps", 0)
+        return Progress(log, unit, self._curve, seconds, steps, self._clock)
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Give model, optimiser and torch's generator what they had; nothing where there is nothing to go on from."""
@@ -93,6 +101,20 @@ class Run:
         """There is nothing left to go on from."""
         if self._file:
             self._file.unlink(missing_ok=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give each group of layers its share of the rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
+
+
+def descend(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, norm: float) -> None:
+    """One step down the gradient of a loss, which is cut to a norm."""
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), norm)
+    optimizer.step()
 
 
 def estimate(

@@ -13,13 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mailtagger.errors import MailtaggerError
-from mailtagger.ulmfit import train, unfreezing
-from mailtagger.ulmfit.batching import batches, padded
+from mailtagger.ulmfit import unfreezing
+from mailtagger.ulmfit.batching import batches
+from mailtagger.ulmfit.classifier import Noise, logits, view
 from mailtagger.ulmfit.model import Classifier
 from mailtagger.ulmfit.optimizers import optimizer
-from mailtagger.ulmfit.run import Schedule
-from mailtagger.ulmfit.tokenizer import cut
-from mailtagger.ulmfit.train import Noise
+from mailtagger.ulmfit.run import Schedule, descend, set_rate
 
 SURE, TEMPERATURE = 0.8, 0.4  # UDA's: the least confidence of a target, and how it is sharpened
 DISCRIMINATIVE = 2.6
@@ -66,8 +65,7 @@ def fit(
             batch = next(labelled)
             spent = done / (mails * share)
             done, read = done + len(batch), read + len(batch)
-            for group in steps.param_groups:
-                group["lr"] = plan.rate * group["scale"] * plan.factor(spent)
+            set_rate(steps, plan.rate * plan.factor(spent))
             model.train()
             target = torch.tensor([known.labels[i] for i in batch], device=device)
             with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
@@ -81,10 +79,7 @@ def fit(
                     found, firm = consistency(weak, strong)
                     loss = loss + ramp(begun + share * spent) * found
                     sure, views = sure + firm * len(some), views + len(some)
-            steps.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-            steps.step()
+            descend(model, steps, loss, 0.5)
         begun += share
     return Spent(read, views, time.process_time() - clock, sure / max(views, 1))
 
@@ -103,16 +98,6 @@ def ramp(share: float) -> float:
     return min(max(share, 0.0) / RAMP, 1.0)
 
 
-def view(
-    documents: Sequence[Ids], rng: np.random.Generator, noise: Noise | None, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """The documents cut at random, as `fit_classifier` does, and noised; padded."""
-    limit = int(rng.choice(train.LIMITS, p=train.CHANCES))
-    cuts = [cut(one, limit * 2 // 3, limit // 3) for one in documents]
-    ids, lengths = padded([noise(one, rng) for one in cuts] if noise else cuts)
-    return ids.to(device), lengths.to(device)
-
-
 def halves(documents: Sequence[Ids], count: int, seed: int) -> Labelled:
     """So many first halves, each followed by its own second half (1) or by another mail's of about its length (0)."""
     rng = np.random.default_rng(seed)
@@ -129,7 +114,7 @@ def halves(documents: Sequence[Ids], count: int, seed: int) -> Labelled:
 
 def right(model: Classifier, pairs: Labelled) -> float:
     """The share of pairs that are judged rightly."""
-    return float(np.mean((train.logits(model, pairs.documents) >= 0) == (np.array(pairs.labels) > 0.5)))
+    return float(np.mean((logits(model, pairs.documents) >= 0) == (np.array(pairs.labels) > 0.5)))
 
 
 def endless(documents: Sequence[Ids], tokens: int, rng: np.random.Generator) -> Iterator[list[int]]:
