@@ -78,16 +78,17 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("keeps", [1, 4, 6, 9])
-@pytest.mark.parametrize("optimizer", ["adamw", "nt-asgd"])
+@pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 1e-2), ("nt-asgd", 20.0)])  # so fast that it triggers
 def test_a_language_model_goes_on_as_if_nothing_had_been(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps: int, optimizer: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps: int, optimizer: str, rate: float
 ) -> None:
     """Killed in the first epoch, at the border of two, or later: weights to 1e-6 are those of the unbroken run, and
     the curve has the same rows."""
     monkeypatch.setattr(run, "KEPT", 7)
     monkeypatch.setattr(run, "TOLD", 3)
-    more = {"optimizer": optimizer, "checks": 2, "patience": 1}
+    more = {"optimizer": optimizer, "rate": rate, "checks": 2, "patience": 0}
     whole = language_model(tmp_path / "whole.safetensors", **more)
+    assert not same(language_model(tmp_path / "plain.safetensors", **more | {"optimizer": "sgd"}), whole)
     with monkeypatch.context() as patched, pytest.raises(Killed):
         killed_after(keeps, patched)
         language_model(tmp_path / "broken.safetensors", **more)
