@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -12,7 +13,7 @@ torch = pytest.importorskip("torch", reason="needs the [train] extra: make .venv
 from mailtagger import artifact  # noqa: E402
 from mailtagger.errors import MailtaggerError  # noqa: E402
 from mailtagger.score import open_scorer  # noqa: E402
-from training import ablate, classifier, lm, prepare, smoke  # noqa: E402
+from training import ablate, classifier, consistency, lm, prepare, smoke  # noqa: E402
 from training.everyday import everyday  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -105,6 +106,58 @@ def test_a_bad_setting_is_refused_before_anything_is_read(setting: str, tmp_path
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MailtaggerError, match="Nothing can be trained with"):
         classifier.main(["dedup", *setting.split()])
+
+
+NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+
+
+@pytest.mark.parametrize(
+    ("stage", "arguments", "said"),
+    [
+        (lm, "--threads 0", "0 is no whole number from 1 on"),
+        (lm, "--general-characters -5", "-5 is no whole number from 1 on"),
+        (lm, "--discriminative 0", "0 is not above 0"),
+        (lm, "--dropout 5", "5 is not from 0 to below 5"),
+        (lm, "--tokenizer klingon", "'klingon'"),
+        (lm, "--device banana", "there is no banana here"),
+        pytest.param(lm, "--device cuda", "there is no cuda here", marks=NO_CUDA),
+        pytest.param(classifier, "dedup --device cuda:0", "there is no cuda:0 here", marks=NO_CUDA),
+        (classifier, "dedup --seed -1", "-1 is no whole number from 0 on"),
+        (classifier, "dedup --discriminative nan", "nan is not above 0"),
+        (ablate, "lm --seeds 0", "0 is no whole number from 1 on"),
+        (ablate, "classifier --mails -1", "-1 is no whole number from 1 on"),
+        (prepare, "--jobs 0", "0 is no whole number from 1 on"),
+    ],
+)
+def test_an_argument_that_nothing_can_be_done_with(
+    stage: ModuleType, arguments: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:  # type: ignore[no-untyped-def]
+    """Is refused by its name with a sentence, like every wrong use; nothing is made."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as refused:
+        stage.main(arguments.split())
+    assert refused.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("stage", [ablate, consistency], ids=["ablate", "consistency"])
+def test_a_study_without_a_language_model(
+    stage: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Says which stage makes one."""
+    monkeypatch.chdir(tmp_path)
+    prepare.write(smoke.rows(), prepare.OUT)
+    with pytest.raises(MailtaggerError, match=r"training\.lm"):
+        stage.main([] if stage is consistency else ["lm"])
+
+
+def test_a_trial_leaves_real_models_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --out it stays in its own directory."""
+    monkeypatch.chdir(tmp_path)
+    classifier.main(["dedup", "--smoke"])
+    assert Path.cwd() != tmp_path and Path("build/models/dedup").is_dir()
+    assert not list(tmp_path.iterdir())
 
 
 def test_text_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

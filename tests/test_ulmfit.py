@@ -92,6 +92,7 @@ def test_a_vocabulary_is_carried_over(tmp_path: Path) -> None:
     for name, texts in (("old", words), ("new", ["alphabeta", "alphagamma", *words[4:]])):
         tokenizer.train([" ".join(texts)] * 50, tmp_path / f"{name}.model", vocabulary=42)
     old, new = (tokenizer.load(tmp_path / f"{name}.model") for name in ("old", "new"))
+    assert len(tokenizer.stream(old, [])) == 0
     rows = torch.arange(old.vocab_size(), dtype=torch.float32)
     state = {"encoder.embedding.weight": rows[:, None].repeat(1, 3), "bias": -rows, "other": torch.ones(1)}
     found = carried(state, old, new)

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sentencepiece import SentencePieceProcessor
 from sklearn.metrics import roc_auc_score
 
 from mailtagger.errors import MailtaggerError
@@ -30,7 +29,9 @@ from mailtagger.ulmfit.classifier import fit_classifier, load_encoder, logits
 from mailtagger.ulmfit.language_model import fit_language_model
 from mailtagger.ulmfit.model import Classifier, Dropouts, LanguageModel, Pooling
 from mailtagger.ulmfit.run import Schedule
-from training import classifier, lm
+from mailtagger.ulmfit.tokenizer import Tokenizer
+from training import classifier, lm, tokenizers
+from training.arguments import positive
 from training.balance import balance
 from training.baselines import BASELINES
 from training.figures import Flags, Scores, replace_section, table
@@ -105,9 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options.add_argument("kind", choices=("classifier", "lm", "finetune"))
     options.add_argument("protocol", nargs="?", default="dedup", help="of the classifier: dedup, lomo:1 …")
-    options.add_argument("--seeds", type=int, default=3)
-    options.add_argument("--mails", type=int, default=6000, help="that each classifier reads, again and again if few")
-    options.add_argument("--tokens", type=int, help="of an epoch of a language model")
+    options.add_argument("--seeds", type=positive, default=3)
+    options.add_argument("--mails", type=positive, default=6000, help="that each classifier reads, again and again")
+    options.add_argument("--tokens", type=positive, help="of an epoch of a language model")
     options.add_argument("--bf16", action="store_true", help="multiply in bf16, on a processor that can")
     options.add_argument("--write", action="store_true", help=f"the table into {RESULTS}")
     options.add_argument("--smoke", action="store_true", help="all of it in seconds, on made-up mail")
@@ -118,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen.seeds, chosen.mails, chosen.tokens = 1, 64, 2000
     torch.set_num_threads(1)
     RUNS.mkdir(parents=True, exist_ok=True)
-    pieces = tokenizer.load(lm.LM / lm.TOKENIZER)
+    pieces = tokenizers.load(lm.LM / lm.TOKENIZER)
     match chosen.kind:
         case "classifier":
             budget = Budget(chosen.mails, chosen.bf16)
@@ -135,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         replace_section(RESULTS, name, text)
 
 
-def classifiers(protocol: str, seeds: int, budget: Budget, pieces: SentencePieceProcessor) -> str:
+def classifiers(protocol: str, seeds: int, budget: Budget, pieces: Tokenizer) -> str:
     """The table of every question, errors and AUC as mean ± standard deviation over seeds."""
     rows = split(protocol, load(OUT))
     tests = sound(rows.test)
@@ -171,7 +172,7 @@ def classifiers(protocol: str, seeds: int, budget: Budget, pieces: SentencePiece
 
 def _classifier(
     protocol: str, rows: Split, tests: Sequence[Row], setting: Setting, seed: int, budget: Budget,
-    pieces: SentencePieceProcessor,
+    pieces: Tokenizer,
 ) -> Scores:
     """The logits of the test rows by a classifier so trained."""
     name = "-".join(str(v).replace("-", "") for v in (protocol.replace(":", ""), *asdict(setting).values(), seed))
@@ -212,7 +213,7 @@ def drawn(rows: Split, labels: int, seed: int) -> list[Row]:
     return [row for half in halves for row in half[: labels // 2]]
 
 
-def language_models(pieces: SentencePieceProcessor, tokens: int, seeds: int, bf16: bool) -> str:
+def language_models(pieces: Tokenizer, tokens: int, seeds: int, bf16: bool) -> str:
     """Perplexity of mail with each part of AWD-LSTM left out, from scratch."""
     stream, valid = _mail(pieces, tokens)
     plan, drop = Schedule(600, 6, 4e-3, batch=32, bf16=bf16), Dropouts()
@@ -251,7 +252,7 @@ def language_models(pieces: SentencePieceProcessor, tokens: int, seeds: int, bf1
     return f"{about}\n\n{table(['language model', 'perplexity'], lines)}"
 
 
-def tunings(pieces: SentencePieceProcessor, tokens: int, seeds: int, bf16: bool) -> str:
+def tunings(pieces: Tokenizer, tokens: int, seeds: int, bf16: bool) -> str:
     """Perplexity of mail after fine-tuning the general language model, by how the rates go."""
     stream, valid = _mail(pieces, tokens)
     general = lm.opened(lm.LM / f"{lm.GENERAL}.safetensors", _say)
@@ -283,7 +284,7 @@ def tunings(pieces: SentencePieceProcessor, tokens: int, seeds: int, bf16: bool)
     return f"{about}\n\n{table(['fine-tuning on mail', 'perplexity'], lines)}"
 
 
-def _mail(pieces: SentencePieceProcessor, tokens: int) -> tuple[Stream, Stream]:
+def _mail(pieces: Tokenizer, tokens: int) -> tuple[Stream, Stream]:
     """Training mail of every corpus in no order, as many pieces, and a tenth as many of other such mail."""
     texts = [row.document.text[:3000] for row in split("default", load(OUT)).train if row.document.text]
     order = np.random.default_rng(0).permutation(len(texts))

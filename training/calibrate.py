@@ -29,6 +29,7 @@ from mailtagger.score import Scorer
 from mailtagger.ulmfit.export import linear_part
 from mailtagger.ulmfit.linear import BOUND, bounded
 from training import prepare
+from training.arguments import positive
 from training.balance import balance, kind
 from training.baselines import BASELINES
 from training.evaluate import RESULTS, logits, opened
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--data", type=Path, default=prepare.OUT, metavar="DIR", help="what training.prepare wrote")
     options.add_argument("--out", type=Path, default=OUT, metavar="FILE")
     options.add_argument("--write", action="store_true", help=f"put tables and plots into {RESULTS.name}")
-    options.add_argument("--jobs", type=int, default=2, help="processes that score")
+    options.add_argument("--jobs", type=positive, default=2, help="processes that score")
     chosen = options.parse_args(arguments)
     given = [opened(path) for path in chosen.model]
     models = {model.protocol: model.artifact for model in given}

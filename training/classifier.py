@@ -30,6 +30,7 @@ from mailtagger.ulmfit.run import Schedule
 from mailtagger.ulmfit.schedules import SHAPES
 from mailtagger.ulmfit.unfreezing import SCHEMES
 from training import lm, tokenizers
+from training.arguments import device, factor, number, positive
 from training.balance import balance, kind
 from training.calibrate import Rule, choose, fingerprint
 from training.evaluate import opened
@@ -107,13 +108,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--epochs", type=float, default=3, help="0 with --start: export it again")
     options.add_argument("--minutes", type=float, default=600, help="end by the clock, if that comes first")
     options.add_argument("--rate", type=float, default=5e-3)
-    options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--threads", type=positive, default=1)
     options.add_argument("--bf16", action="store_true", help="multiply in bf16, on a processor that can")
     options.add_argument("--shape", choices=SHAPES, default="slanted", help="of the rate")
     options.add_argument("--unfreezing", choices=SCHEMES, help="gradual, and full with --start")
-    options.add_argument("--discriminative", type=float, default=2.6, help="how much slower each layer below learns")
-    options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--device", default="cpu", help="cuda where there is one")
+    options.add_argument("--discriminative", type=factor, default=2.6, help="how much slower each layer below learns")
+    options.add_argument("--seed", type=number, default=0)
+    options.add_argument("--device", type=device, default="cpu", help="cuda where there is one")
     options.add_argument("--resume", action="store_true", help="go on from the last snapshot")
     options.add_argument(
         "--tokenizer", choices=tokenizers.KINDS, default="unigram", help="of the trial; else as lm chose"
@@ -124,11 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--start", type=Path, metavar="DIR", help="go on from this artifact of the same protocol")
     options.add_argument("--calibration", type=Path, metavar="FILE", help="what training.calibrate wrote")
     chosen = options.parse_args(arguments)
-    chosen.out = chosen.out or Path("build/models") / chosen.protocol.replace(":", "-")
     if chosen.smoke:
-        chosen.out = chosen.out.absolute()
+        chosen.out = chosen.out and chosen.out.absolute()  # else a trial would take a real model's place
         lm.main(["--smoke", "--general-minutes", "0", "--tokenizer", chosen.tokenizer])
         chosen.epochs = min(chosen.epochs, 2)
+    chosen.out = chosen.out or Path("build/models") / chosen.protocol.replace(":", "-")
     rule, parent = checked(chosen)
     plan = Schedule(
         chosen.minutes, chosen.epochs or 1, chosen.rate, bf16=chosen.bf16, shape=chosen.shape, seed=chosen.seed

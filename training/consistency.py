@@ -20,15 +20,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from sentencepiece import SentencePieceProcessor
 
 from mailtagger.errors import MailtaggerError
 from mailtagger.ulmfit import tokenizer
 from mailtagger.ulmfit.classifier import Noise, load_encoder, logits
 from mailtagger.ulmfit.model import Classifier, Dropouts, Head
 from mailtagger.ulmfit.run import Schedule
+from mailtagger.ulmfit.tokenizer import Tokenizer
 from mailtagger.ulmfit.unlabelled import Ids, Labelled, Spent, fit, halves, right
-from training import classifier, lm
+from training import classifier, lm, tokenizers
 from training.ablate import cells, drawn, once, spam
 from training.baselines import BASELINES
 from training.evaluate import write
@@ -108,7 +108,7 @@ def report(protocol: str, counts: Sequence[int], seeds: int, mails: int, bf16: b
     rows = split(protocol, load(OUT))
     tests = sound(rows.test)
     texts, truth = [row.document.text for row in tests], spam(tests)
-    pieces = tokenizer.load(lm.LM / lm.TOKENIZER)
+    pieces = tokenizers.load(lm.LM / lm.TOKENIZER)
     found: dict[tuple[int, str], list[dict[str, Any]]] = {}
     for seed in range(seeds):  # what is complete after each is a table of fewer seeds
         for labels in counts:
@@ -141,7 +141,7 @@ def report(protocol: str, counts: Sequence[int], seeds: int, mails: int, bf16: b
 
 
 def trained(
-    arm: str, mails: Material, tests: Sequence[str], pieces: SentencePieceProcessor, count: int, seed: int, bf16: bool
+    arm: str, mails: Material, tests: Sequence[str], pieces: Tokenizer, count: int, seed: int, bf16: bool
 ) -> dict[str, Any]:
     """The logits of the tests by a classifier trained so; what that cost; and what is told of the unlabelled mail: the
     share that was a target, or the share of new pairs of halves that is judged rightly."""

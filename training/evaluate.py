@@ -23,6 +23,7 @@ from mailtagger.artifact import GRAPH, REFERENCE, Artifact, load
 from mailtagger.errors import MailtaggerError
 from mailtagger.score import Scorer, open_scorer
 from training import prepare
+from training.arguments import positive
 from training.baselines import BASELINES
 from training.figures import Arm, Flags, Scores, Test, replace_section, tables, threshold_for
 from training.labels import wrong
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--data", type=Path, default=prepare.OUT, metavar="DIR", help="what training.prepare wrote")
     options.add_argument("--json", type=Path, metavar="FILE", help="every figure, every source")
     options.add_argument("--write", action="store_true", help=f"put the tables into {RESULTS.name}")
-    options.add_argument("--jobs", type=int, default=2, help="processes that score")
+    options.add_argument("--jobs", type=positive, default=2, help="processes that score")
     chosen = options.parse_args(arguments)
     rows = prepare.load(chosen.data)
     splits = [one for name in PROTOCOLS[chosen.protocol] if (one := split(name, rows)).test]

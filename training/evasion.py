@@ -25,6 +25,7 @@ from mailtagger.errors import MailtaggerError
 from mailtagger.parse import Mail, parse, printable
 from mailtagger.score import Scorer, open_scorer
 from training import prepare
+from training.arguments import positive
 from training.baselines import svc
 from training.corpora import Label, home, raws
 from training.disguises import CONTROL, DISGUISES, Spam, disguised, mail
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--data", type=Path, default=prepare.OUT, metavar="DIR", help="what training.prepare wrote")
     options.add_argument("--limit", type=int, default=LIMIT, metavar="N", help="messages to disguise")
     options.add_argument("--write", action="store_true", help=f"put the table into {RESULTS.name}")
-    options.add_argument("--jobs", type=int, default=2, help="processes that score")
+    options.add_argument("--jobs", type=positive, default=2, help="processes that score")
     chosen = options.parse_args(arguments)
     rows = prepare.load(chosen.data)
     model, held_out = opened(chosen.model), split("default", rows)

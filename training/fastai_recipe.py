@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not re.fullmatch(ID_PATTERN, out.name) or min(chosen.epochs, chosen.lm_epochs) < 1:
         raise MailtaggerError("--out names no model, or an epoch count is below one.", "Small letters, digits, dashes.")
     if chosen.smoke:
-        out = out.absolute()
+        out = chosen.out.absolute() if chosen.out else out  # else a trial would take a real model's place
         lm.main(["--smoke", "--mail-minutes", "0"])
         chosen.lm_epochs = chosen.epochs = 1
     set_seed(0)

@@ -33,6 +33,7 @@ from mailtagger.ulmfit.progress import Log
 from mailtagger.ulmfit.run import Schedule
 from mailtagger.ulmfit.schedules import SHAPES
 from training import smoke, tokenizers, wt103
+from training.arguments import device, dropout, factor, positive
 from training.corpora import home
 from training.prepare import OUT, load, load_unlabelled
 from training.splits import split
@@ -123,15 +124,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--general-minutes", type=float, default=60, help="0 leaves the stage out")
     options.add_argument("--mail-minutes", type=float, default=120, help="0 leaves the stage out")
     options.add_argument("--epochs", type=float, default=4, help="of each stage at most")
-    options.add_argument("--general-characters", type=int, default=30_000_000)
+    options.add_argument("--general-characters", type=positive, default=30_000_000)
     options.add_argument("--size", choices=SIZES, default="compact", help="full: 400/1152×3, for a GPU")
     options.add_argument("--tokenizer", choices=tokenizers.KINDS, default="unigram", help="what a new tokeniser reads")
     options.add_argument("--vocabulary", type=int, help="its pieces at most; as many as suit its kind if not given")
     options.add_argument("--shape", choices=SHAPES, default="slanted", help="of the rate")
-    options.add_argument("--discriminative", type=float, default=1.0, help="of the mail stage; ULMFiT: 2.6")
-    options.add_argument("--dropout", type=float, default=0.5, help="factor of AWD-LSTM's rates")
-    options.add_argument("--threads", type=int, default=1)
-    options.add_argument("--device", default="cpu", help="cuda where there is one")
+    options.add_argument("--discriminative", type=factor, default=1.0, help="of the mail stage; ULMFiT: 2.6")
+    options.add_argument("--dropout", type=dropout, default=0.5, help="factor of AWD-LSTM's rates")
+    options.add_argument("--threads", type=positive, default=1)
+    options.add_argument("--device", type=device, default="cpu", help="cuda where there is one")
     options.add_argument("--resume", action="store_true", help="keep what is complete, go on from the last snapshot")
     options.add_argument("--from", dest="source", nargs=2, metavar=("wt103", "PATH"), help="begin with fastai's model")
     options.add_argument("--start", type=Path, metavar="DIR", help="go on from DIR's general model and tokeniser")

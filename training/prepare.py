@@ -23,6 +23,7 @@ from typing import Any
 
 from mailtagger.clean import RULES_HASH
 from mailtagger.errors import MailtaggerError
+from training.arguments import positive
 from training.corpora import ENRON, NAMES, Document, Raw, cleaned, enron_counts, enron_split, home, raws
 from training.fetch import ENRON_SHA256, ENRON_URL, fetch
 from training.readers import Added, read
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--add", action="append", default=[], type=Added.parse, metavar="[ham=|spam=]PATH")
     options.add_argument("--download", action="store_true", help="fetch Enron-Spam if it is not there")
     options.add_argument("--sha256", default=ENRON_SHA256, help="of what is fetched")
-    options.add_argument("--jobs", type=int, default=2, help="processes that clean")
+    options.add_argument("--jobs", type=positive, default=2, help="processes that clean")
     chosen = options.parse_args(arguments)
     root = home() if chosen.corpora or chosen.download else Path()
     if chosen.download and not (root / ENRON).exists():

@@ -11,6 +11,7 @@ kinds of mail by the root of theirs as far as they go, and within a kind every s
 import argparse
 import json
 import lzma
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
@@ -20,6 +21,7 @@ from sentencepiece import SentencePieceProcessor
 
 from mailtagger.artifact import TOKENIZER, find, load
 from mailtagger.clean import RULES_HASH
+from mailtagger.errors import MailtaggerError
 from mailtagger.replay import FILE
 from training import prepare
 from training.balance import kind
@@ -99,4 +101,7 @@ def shortened(text: str, pieces: SentencePieceProcessor, head: int, tail: int) -
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MailtaggerError as error:
+        sys.exit(str(error))

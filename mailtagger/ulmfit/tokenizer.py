@@ -70,4 +70,4 @@ def cut(ids: Sequence[int], head: int = 256, tail: int = 128) -> list[int]:
 def stream(processor: Tokenizer, texts: Sequence[str]) -> NDArray[np.uint16]:
     """Return all texts as one stream of ids, each document closed by END (vocabulary ≤ 65,536)."""
     parts = [np.asarray([*ids, END], np.uint16) for ids in processor.encode(list(texts))]
-    return np.concatenate(parts)
+    return np.concatenate([np.empty(0, np.uint16), *parts])
