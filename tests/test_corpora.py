@@ -87,6 +87,38 @@ def test_broken_rows_are_named(root: Path) -> None:
     assert "modern_ham_c/gone.eml: MANIFEST.csv lists it, the archive has no such file" in broken
 
 
+def test_a_row_that_is_broken_in_itself_stops_no_other(root: Path) -> None:
+    """No UTF-8, too many columns, too few: each is named, and the rows around them are read."""
+    rows = [list(corpora.COLUMNS), *([str(i), "", f"mail {i}", "ham", ""] for i in range(5))]
+    lines = table(rows).encode().splitlines(keepends=True)
+    lines[2] = lines[2].replace(b"mail 1", b"mail \xff")
+    lines[3] = lines[3].rstrip() + b",more\n"
+    lines[4] = b"3,only this\n"
+    with zipfile.ZipFile(root / corpora.ENRON, "w") as archive:
+        archive.writestr(corpora.ENRON_CSV, b"".join(lines))
+    (root / corpora.ENRON_SPLIT).unlink()
+    broken: list[str] = []
+    assert [d.key for d in corpora.read("enron", root, broken)] == ["enron/0", "enron/4"]
+    assert broken == [
+        "enron/1: it is no UTF-8",
+        "enron/2: it has more columns than the table",
+        "enron/3: its label is ''",
+    ]
+
+
+def test_a_manifest_with_broken_rows(root: Path) -> None:
+    """A short row, and one that is no UTF-8, are named as far as they go; without its columns it is none."""
+    manifest = b"file,label,kind,source\na.eml,ham,receipt,shop\nb.eml,ham\n\xff.eml,ham,x,y\nc.eml\n"
+    mails = {f"{name}.eml": eml("hello", "text") for name in "abc"}
+    pack(root / "modern_ham_a.tar.gz", {"MANIFEST.csv": manifest, **mails})
+    broken: list[str] = []
+    assert [d.source for d in corpora.read("modern_ham_a", root, broken)] == ["modern/receipt/shop", "modern//"]
+    assert broken[0] == "modern_ham_a/c.eml: its label is ''" and len(broken) == 2
+    pack(root / "modern_ham_a.tar.gz", {"MANIFEST.csv": b"name,label\n", **mails})
+    with pytest.raises(MailtaggerError, match="without its columns"):
+        list(corpora.read("modern_ham_a", root))
+
+
 def test_enron_without_its_split(root: Path) -> None:
     """Where only the published file is there, the mailbox is told by the order, and groups and parts are made anew."""
     rows = [["Message ID", "Subject", "Message", "Spam/Ham", "Date"]]
@@ -142,7 +174,7 @@ def test_absent_corpus_says_how_to_get_it(root: Path, monkeypatch: pytest.Monkey
         corpora.read("trec", root)
     archive = root / "spamassassin.tar.gz"
     archive.write_bytes(archive.read_bytes()[:200])
-    with pytest.raises(MailtaggerError, match="cannot be read to its end"):
+    with pytest.raises(MailtaggerError, match=r"cannot be read to its end.*Remove it\."):
         list(corpora.read("spamassassin", root))
     archive.unlink()
     with pytest.raises(MailtaggerError, match=r"is not there.*spamassassin\.apache\.org"):

@@ -6,6 +6,7 @@ They are not part of the project: $MAILTAGGER_CORPORA names a directory with the
 import csv
 import io
 import os
+import re
 import tarfile
 import zipfile
 import zlib
@@ -24,6 +25,7 @@ Label = Literal["ham", "spam"]
 ENRON, ENRON_CSV, ENRON_SPLIT = "enron_spam_data.zip", "enron_spam_data.csv", "enron_split.csv"
 COLUMNS = ("Message ID", "Subject", "Message", "Spam/Ham", "Date")
 PUBLISHED = 33_716  # rows
+MORE = "…"  # the column of what a row has beyond its own
 MANIFEST = "MANIFEST.csv"
 SPLIT_WAY = f"training/README.md describes it; without it, {ENRON} is split anew."
 _OWN = f"Pack mail of your own with a {MANIFEST} (file, label, kind, source); training/README.md describes it."
@@ -36,6 +38,7 @@ WAY = {  # file → how to get it
     "modern_ham_c.tar.gz": _OWN,
     "modern_spam_a.tar.gz": _OWN,
 }
+_ESCAPED = re.compile("[\udc80-\udcff]")  # a byte that is no UTF-8
 NAMES = ("enron", "spamassassin", "phishing", "modern_ham_a", "modern_ham_c", "modern_spam_a")
 
 
@@ -144,16 +147,17 @@ def enron_split(root: Path) -> dict[str, EnronSplit]:
 
 
 def enron_table(root: Path) -> Iterator[dict[str, str]]:
-    """The rows of Enron-Spam as published: `Message ID, Subject, Message, Spam/Ham, Date`."""
+    """The rows of Enron-Spam as published: `Message ID, Subject, Message, Spam/Ham, Date`; broken ones, too."""
     csv.field_size_limit(1 << 30)
     path = _found(root, ENRON)
     try:
         with zipfile.ZipFile(path) as archive, archive.open(ENRON_CSV) as file:
-            table = csv.DictReader(io.TextIOWrapper(file, "utf-8", newline=""), restval="")
+            lines = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")  # one bad row is not all of them
+            table = csv.DictReader(lines, restkey=MORE, restval="")
             if absent := {*COLUMNS} - {*(table.fieldnames or ())}:
                 raise KeyError(f"no column {', '.join(sorted(absent))}")
             yield from table
-    except (zipfile.BadZipFile, zlib.error, KeyError, UnicodeDecodeError, csv.Error) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, csv.Error) as error:
         raise _unreadable(path, error) from error
 
 
@@ -172,12 +176,16 @@ def _enron(root: Path, broken: list[str]) -> Iterator[Raw]:
     split = enron_split(root)
     mailbox, before = 1, "ham"  # the six follow one another, each its ham before its spam
     for row in enron_table(root):
-        key = f"enron/{row['Message ID']}"
+        key = f"enron/{row['Message ID']}".encode("utf-8", "backslashreplace").decode()
         label, subject, message = row["Spam/Ham"], row["Subject"], row["Message"]
         mailbox += (before, label) == ("spam", "ham")
         before = label if label in ("ham", "spam") else before
         if label not in ("ham", "spam"):
             broken.append(f"{key}: its label is {label!r}")
+        elif MORE in row:
+            broken.append(f"{key}: it has more columns than the table")
+        elif _ESCAPED.search(subject + message):
+            broken.append(f"{key}: it is no UTF-8")
         elif split and key not in split:
             broken.append(f"{key}: {ENRON_SPLIT} does not know it")
         elif not subject.strip() and not message.strip():
@@ -223,8 +231,10 @@ def _modern(name: str, root: Path, broken: list[str]) -> Iterator[Raw]:
 def _manifest(root: Path, archive: str) -> dict[str, dict[str, str]]:
     for member, content in _members(root, archive):
         if member == MANIFEST:
-            return {row["file"]: row for row in csv.DictReader(io.StringIO(content.decode("utf-8"), newline=""))}
-    raise MailtaggerError(f"{root / archive} has no {MANIFEST}.", WAY[archive])
+            table = csv.DictReader(io.StringIO(content.decode("utf-8", "replace"), newline=""), restval="")
+            if {"file", "label", "kind", "source"} <= {*(table.fieldnames or ())}:
+                return {row["file"]: row for row in table}
+    raise MailtaggerError(f"{root / archive} has no {MANIFEST}, or one without its columns.", WAY[archive])
 
 
 def _members(root: Path, archive: str) -> Iterator[tuple[str, bytes]]:
@@ -247,4 +257,5 @@ def _found(root: Path, name: str) -> Path:
 
 
 def _unreadable(path: Path, error: Exception) -> MailtaggerError:
-    return MailtaggerError(f"{path} cannot be read to its end ({type(error).__name__}: {error}).", WAY[path.name])
+    reason = f"{path} cannot be read to its end ({type(error).__name__}: {error})."
+    return MailtaggerError(reason, f"Remove it. {WAY[path.name]}")
