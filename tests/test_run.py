@@ -124,6 +124,9 @@ def test_a_run_does_not_go_on_under_other_settings(tmp_path: Path, monkeypatch: 
         language_model(file)
     with pytest.raises(MailtaggerError, match=r"other settings than this one: rate\."):
         language_model(file, resume=True, rate=2e-2)
+    with monkeypatch.context() as patched, pytest.raises(MailtaggerError, match="another size"):
+        patched.setitem(globals(), "TINY", Sizes(vocabulary=50, embedding=8, hidden=16, layers=2))
+        language_model(file, resume=True)
     language_model(file, resume=True, minutes=90)
 
 

@@ -188,6 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         state, _ = checkpoint.load(old, log, tokenizer=known)
         begun = carried(state, tokenizers.load(known), pieces)
         sizes = checkpoint.sizes(begun)
+    elif (done := f"{MAIL}{direction}") in stages:
+        sizes = checkpoint.sizes(opened(LM / f"{done}.safetensors", log))
     model = LanguageModel(sizes, Dropouts().scaled(chosen.dropout)).to(chosen.device)
     if begun:
         model.load_state_dict(begun)

@@ -86,9 +86,15 @@ class Run:
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Give model, optimiser and torch's generator what they had; nothing where there is nothing to go on from."""
-        if self.tensors:
+        if not self.tensors:
+            return
+        try:
             model.load_state_dict(snapshot.part(self.tensors, "model"))
-            snapshot.restore(self.tensors, optimizer)
+        except RuntimeError as error:
+            raise MailtaggerError(
+                f"The run in {self._file} is of a model of another size.", "Give the same, or start without --resume."
+            ) from error
+        snapshot.restore(self.tensors, optimizer)
 
     def keep(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], numbers: dict[str, Any]
@@ -125,7 +131,10 @@ def estimate(
     with torch.random.fork_rng():
         trial(tried)
         began = time.monotonic()
-        pace = trial(tried) / (time.monotonic() - began)
+        units = trial(tried)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # it answers before it has worked
+        pace = units / (time.monotonic() - began)
     weights = sum(p.numel() for p in model.parameters())
     minutes = count * plan.epochs / pace / 60
     ended = f", ended after {plan.minutes:g}" if plan.minutes < minutes else ""
