@@ -26,11 +26,11 @@ class Killed(Exception):
     """What ends a run in the middle."""
 
 
-def language_model(file: Path, resume: bool = False, **more: object) -> LanguageModel:
+def language_model(file: Path, resume: bool = False, dropout: float = 1.0, **more: object) -> LanguageModel:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     stream = rng.integers(2, 50, 6000).astype(np.uint16)
-    model = LanguageModel(TINY, Dropouts())
+    model = LanguageModel(TINY, Dropouts().scaled(dropout))
     plan = Schedule(**{"minutes": 60, "epochs": 3, "rate": 1e-2, "batch": 8, "bptt": 20, **more})
     fit_language_model(model, stream, stream[:500], plan, file, lambda line: None, resume=resume)
     return model
@@ -124,6 +124,8 @@ def test_a_run_does_not_go_on_under_other_settings(tmp_path: Path, monkeypatch: 
         language_model(file)
     with pytest.raises(MailtaggerError, match=r"other settings than this one: rate\."):
         language_model(file, resume=True, rate=2e-2)
+    with pytest.raises(MailtaggerError, match=r"other settings than this one: dropout\."):
+        language_model(file, resume=True, dropout=0.5)
     with monkeypatch.context() as patched, pytest.raises(MailtaggerError, match="another size"):
         patched.setitem(globals(), "TINY", Sizes(vocabulary=50, embedding=8, hidden=16, layers=2))
         language_model(file, resume=True)

@@ -73,6 +73,7 @@ def fit_language_model(
     if len(train) // plan.batch < 2 or len(valid) < 4:
         raise MailtaggerError("There is too little text to train on.", f"{64 * plan.batch} pieces are enough.")
     settings = {"tokens": len(train), "alpha": alpha, "beta": beta, "scale": discriminative, "sampled": sampled}
+    settings["dropout"] = model.output.rate  # AWD-LSTM's rates go up and down together
     kept = Run(checkpoint, plan, settings, resume)
     stepped = partial(step_language_model, bf16=plan.bf16, alpha=alpha, beta=beta, sampled=sampled)
     loop = _Loop(model, plan, kept, log, discriminative, stepped)
