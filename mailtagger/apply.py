@@ -180,7 +180,8 @@ def _look(
     proven = intent.new_uid  # whatever has become of the copy since
     arrived = _arrived(mailbox, intent) if here and moving and not mailbox.moves_whole else None
     copy = _copy(mailbox, journal, intent, digest, arrived) if moving and proven is None else proven
-    if copy is not None and not (here and proven is None and (mailbox.moves_whole or _has_equals(journal, intent))):
+    doubt = here and proven is None and (mailbox.moves_whole or _has_equals(journal, intent, arrived))
+    if copy is not None and not doubt:
         if here and proven is None:
             journal.copied({intent.id: copy})
         try:  # both here and there: the connection broke between copy and delete, so finish it
@@ -229,10 +230,11 @@ def _copy(
     return mine[-1] if len(mine) > unknown else None
 
 
-def _has_equals(journal: Journal, intent: Intent) -> bool:
+def _has_equals(journal: Journal, intent: Intent, arrived: datetime | None) -> bool:
     """Whether its like was judged elsewhere, and may be what lies in the target; better copied twice than lost."""
     return any(
         row.ident == intent.ident
+        and row.may_be(arrived)
         and (row.folder != intent.folder or (row.uidvalidity == intent.uidvalidity and row.uid != intent.uid))
         for row in journal.called(intent.account, intent.message_id)
     )

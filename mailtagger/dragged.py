@@ -45,7 +45,9 @@ def find(
         return None
     if renumbered and not taken_out and (ours or any(one.ident in ("", ident) for one in sightings)):
         return None  # it lay here before, and now under another number
-    judged = [row for row in elsewhere(job, message_id, at.folder) if row.ident == ident]
+    judged = [
+        row for row in elsewhere(job, message_id, at.folder) if row.ident == ident and row.may_be(message.arrived)
+    ]
     if not word and by_another(job, message.flags, judged):
         return None
 

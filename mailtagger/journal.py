@@ -111,6 +111,10 @@ MIGRATIONS = (
         PRIMARY KEY (account, folder, uidvalidity, uid)
     );
     """,
+    # When a message was delivered (INTERNALDATE): moved it keeps that, and one delivered again has another.
+    """
+    ALTER TABLE messages ADD COLUMN arrived REAL;
+    """,
 )
 
 
@@ -166,6 +170,11 @@ class Judged:
     notes: tuple[str, ...]
     at: datetime
     taught: str = ""  # what the personal layer had learned by then (`Lessons.stand`)
+    arrived: datetime | None = None  # INTERNALDATE, where that was noted
+
+    def may_be(self, arrived: datetime | None) -> bool:
+        """Whether a message that was delivered then can be this very one, and is not one delivered again."""
+        return self.arrived is None or arrived is None or self.arrived == arrived
 
 
 @dataclass(frozen=True)
@@ -384,16 +393,17 @@ class Journal:
                            " AND uidvalidity = ? AND uid >= ?", account, name, uidvalidity, first)
 
     def record(self, account: str, address: Place, ident: str, message_id: str, score: float | None, decision: Verdict,
-               flags: Iterable[str], model: str, taught: str = "") -> None:
+               flags: Iterable[str], model: str, taught: str = "", arrived: datetime | None = None) -> None:
         """The message at this address is judged; judged again, the new verdict replaces the old, the flags do not."""
         self.write(
-            "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET ident = excluded.ident, message_id = excluded.message_id,"
             " score = excluded.score, verdict = excluded.verdict, decided_by = excluded.decided_by,"
-            " model = excluded.model, notes = excluded.notes, at = excluded.at, taught = excluded.taught",
+            " model = excluded.model, notes = excluded.notes, at = excluded.at, taught = excluded.taught,"
+            " arrived = coalesce(excluded.arrived, arrived)",
             account, address.folder, address.uidvalidity, address.uid, ident, message_id, score, decision.verdict,
             decision.decided_by, model, json.dumps(sorted(flags)), json.dumps(list(decision.notes)), self.now(),
-            taught,
+            taught, arrived.timestamp() if arrived else None,
         )
 
     def judged(self, account: str, address: Place) -> Judged | None:
@@ -578,7 +588,7 @@ def _stored(value: object) -> object:
 def _loaded(column: str, value: Any) -> Any:
     if isinstance(value, bytes) and column not in BLOBS:
         value = value.decode("utf-8", "surrogatepass")
-    if column in ("at", "checked_at", "opened_at", "closed_at") and value is not None:
+    if column in ("at", "checked_at", "opened_at", "closed_at", "arrived") and value is not None:
         return datetime.fromtimestamp(value, UTC)
     if column == "flags_before":
         return frozenset(json.loads(value))

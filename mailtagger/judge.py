@@ -9,7 +9,8 @@ import hashlib
 import logging
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -92,6 +93,7 @@ class Judgement:
     fresh: bool = True
     before: bool = False
     lesson: Lesson | None = None
+    arrived: datetime | None = None  # INTERNALDATE, where the message was read now
 
     def intent(self, account: str, batch: str) -> Intent:
         at = self.address
@@ -132,7 +134,9 @@ def _fresh(job: Job, mailbox: Mailbox, message: RawMessage) -> Judgement:
     log.warning("%s/%s UID %d: %s", job.account.name, plain(message.address.folder), message.address.uid, why)
     decision = decide(None, job.policy, notes=[why])
     ident = hashlib.sha256(message.raw).hexdigest()
-    return Judgement(message.address, ident, "", "", decision, job.scorer.model, message.flags)
+    return Judgement(
+        message.address, ident, "", "", decision, job.scorer.model, message.flags, arrived=message.arrived
+    )
 
 
 def where(error: Exception) -> str:
@@ -150,7 +154,7 @@ def _first_sight(job: Job, mailbox: Mailbox, message: RawMessage) -> Judgement:
     if job.lessons and not back:
         word = job.lessons.word(account, ident, mail.message_id)
     if row and not back and not word and _stands(job, row):
-        return _again(job, row, message.address, mail.subject, message.flags)
+        return replace(_again(job, row, message.address, mail.subject, message.flags), arrived=message.arrived)
     notes = [*mail.notes, *in_part(message)]
     layer, allowed = _layer(job), _allowed(job, message.raw, mail)
     seen = opinion(message.raw, mail, job.scorer, job.policy, layer, word, allowed, notes)
@@ -159,7 +163,7 @@ def _first_sight(job: Job, mailbox: Mailbox, message: RawMessage) -> Judgement:
         lesson = lesson_of(message.raw, mail, ident, seen, account, "ham", "moved", message.address.folder, row)
     return Judgement(
         message.address, ident, mail.message_id, mail.subject, seen.decision, job.scorer.model, message.flags,
-        lesson=lesson,
+        lesson=lesson, arrived=message.arrived,
     )
 
 

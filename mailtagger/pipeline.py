@@ -167,7 +167,7 @@ def _record(job: Job, mailbox: Mailbox, judged: Sequence[Judgement]) -> None:
     with job.journal.transaction():
         for one in filter(lambda one: one.fresh, judged):
             job.journal.record(job.account.name, one.address, one.ident, one.message_id, one.decision.score,
-                               one.decision, one.flags, one.model, taught)
+                               one.decision, one.flags, one.model, taught, one.arrived)
             if one.lesson and one.address.uid in here and job.lessons:
                 job.lessons.learn(one.lesson)
 

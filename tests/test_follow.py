@@ -428,6 +428,18 @@ def test_nor_does_it_when_its_twin_was_moved_meanwhile(house: House) -> None:
     assert (house.taught(), house.server.raws("INBOX"), house.server.raws("Junk")) == ([], [mail], [mail])
 
 
+@pytest.mark.parametrize("text", ["ham", "spam"])
+def test_what_was_deleted_and_is_delivered_again_into_the_spam_folder_is_no_word(house: House, text: str) -> None:
+    """By the server's own filter; when it arrived tells it from what was judged, which a move would have kept."""
+    house.server.deliver(mail := raw(text))
+    house.day()
+    folder, uid = house.where(mail)
+    house.server.user_deletes(uid, folder)
+    house.server.deliver(mail, "Junk")
+    assert house.day() == house.day() == []
+    assert house.taught() == []
+
+
 @pytest.mark.parametrize("state", ["failed", "open"])
 def test_a_mark_of_ours_whose_answer_was_lost_is_nobody_elses(journal: Journal, state: str) -> None:
     """Spam that was marked, moved on before that was known, and dragged into Junk is the user's word: whether it has
