@@ -31,7 +31,6 @@ class Word:
     at: float
     label: str
     place: tuple[str, int, int] | None = None  # of a mark: where the message was
-    uid: int | None = None  # of a move: what it had before
     end: float = field(default_factory=time.time)  # by when the server had carried it out
 
 
@@ -58,9 +57,9 @@ class Entry:
     def moved(self, at: float, folder: str, uid: int, target: str, new: int) -> None:
         self.moves.append((at, time.time(), uid))
         if target == "Junk":
-            self.words.append(Word(at, "spam", uid=uid))
+            self.words.append(Word(at, "spam"))
         elif folder == "Junk" and target != "Trash":
-            self.words.append(Word(at, "ham", uid=uid))
+            self.words.append(Word(at, "ham"))
         self.where = target
         self._tell(at, f"{folder} UID {uid} → {target} UID {new}")
 
@@ -189,7 +188,7 @@ class Books:
             yield "moved twice from one place"
         for word in entry.words if single else ():
             again = [move for move in moves if move["opened_at"] > word.at]
-            if word.label == "ham" and not word.place and again and self._knew(ident, word):
+            if word.label == "ham" and not word.place and again and self._knew(ident, entry, word):
                 yield f"filed again after the user took it out at {clock(word.at)}"
         lessons = [row["label"] for row in self.rows("SELECT label FROM lessons WHERE ident = ?", ident)]
         expected = self._expected(ident, entry, found)
@@ -205,20 +204,22 @@ class Books:
         last = entry.words[-1]
         stayed = last.place is None or [(one.folder, one.uid) for one in found] == [(last.place[0], last.place[2])]
         here = entry.where in (("Junk",) if last.label == "spam" else ("INBOX", "Archive")) or last.place is not None
-        if not (stayed and here and self._knew(ident, last)):
+        if not (stayed and here and self._knew(ident, entry, last)):
             return said
         self._certain += 1
         return {last.label}
 
-    def _knew(self, ident: str, word: Word) -> bool:
+    def _knew(self, ident: str, entry: Entry, word: Word) -> bool:
         """Whether the daemon had seen, before the user's deed, what it takes to understand it."""
         judged = self.rows("SELECT * FROM messages WHERE ident = ? AND at < ?", ident, word.at)
         if word.place:
             return any((row["folder"], row["uidvalidity"], row["uid"]) == word.place for row in judged)
         if word.label == "spam":  # not when we were about to move it there: then it may have been our own move
-            ours = self.rows("SELECT uid FROM intents WHERE ident = ?1 AND act = 'move' AND state = 'done'"
-                             " AND (opened_at < ?2 AND closed_at > ?3 OR uid = ?4)", ident, word.end, word.at, word.uid)
-            return any(row["folder"] != "Junk" for row in judged) and not ours
+            ours = self.rows("SELECT uid, opened_at < ? AND closed_at > ? AS then FROM intents WHERE ident = ?"
+                             " AND act = 'move' AND state = 'done'", word.end, word.at, ident)
+            left = {uid for _, _, uid in entry.moves}
+            return any(row["folder"] != "Junk" for row in judged) and not any(
+                act["then"] or act["uid"] in left for act in ours)
         return bool(self.rows(
             "SELECT uid FROM sightings WHERE folder = 'Junk' AND ident = ?1 AND at < ?2 UNION SELECT uid FROM intents"
             " WHERE act = 'move' AND state = 'done' AND ident = ?1 AND closed_at < ?2", ident, word.at,
