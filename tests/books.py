@@ -45,7 +45,8 @@ class Entry:
     flags: Counter[str] = field(default_factory=Counter)  # of the user's
     words: list[Word] = field(default_factory=list)
     moves: list[tuple[float, float, int]] = field(default_factory=list)  # of the user's: from when to when, which UID
-    where: str = ""  # where the user moved it last
+    left: set[tuple[str, int]] = field(default_factory=set)  # folder and UID from where the user moved it
+    where: str = ""  # where to last
     story: list[str] = field(default_factory=list)
 
     def flagged(self, at: float, place: tuple[str, int, int], flag: str) -> None:
@@ -56,6 +57,7 @@ class Entry:
 
     def moved(self, at: float, folder: str, uid: int, target: str, new: int) -> None:
         self.moves.append((at, time.time(), uid))
+        self.left.add((folder, uid))
         if target == "Junk":
             self.words.append(Word(at, "spam"))
         elif folder == "Junk" and target != "Trash":
@@ -215,11 +217,10 @@ class Books:
         if word.place:
             return any((row["folder"], row["uidvalidity"], row["uid"]) == word.place for row in judged)
         if word.label == "spam":  # not when we were about to move it there: then it may have been our own move
-            ours = self.rows("SELECT uid, opened_at < ? AND closed_at > ? AS then FROM intents WHERE ident = ?"
-                             " AND act = 'move' AND state = 'done'", word.end, word.at, ident)
-            left = {uid for _, _, uid in entry.moves}
+            ours = self.rows("SELECT * FROM intents WHERE ident = ? AND act = 'move' AND state = 'done'", ident)
             return any(row["folder"] != "Junk" for row in judged) and not any(
-                act["then"] or act["uid"] in left for act in ours)
+                (act["folder"], act["uid"]) in entry.left
+                or (act["opened_at"] < word.end and act["closed_at"] > word.at) for act in ours)
         return bool(self.rows(
             "SELECT uid FROM sightings WHERE folder = 'Junk' AND ident = ?1 AND at < ?2 UNION SELECT uid FROM intents"
             " WHERE act = 'move' AND state = 'done' AND ident = ?1 AND closed_at < ?2", ident, word.at,
