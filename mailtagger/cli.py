@@ -458,6 +458,7 @@ def forget(
     sender: Annotated[str | None, typer.Option(metavar="ADDRESS|@DOMAIN", help="Lessons of mail from there.")] = None,
     message_id: Annotated[str | None, typer.Option(metavar="ID", help="The lesson of one message.")] = None,
     since: Annotated[datetime | None, typer.Option(formats=TIMES, help="Lessons learned since then.")] = None,
+    damaged: Annotated[bool, typer.Option("--damaged", help="Lessons that cannot be read any more.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="All lessons and all correspondents.")] = False,
     account: AccountName = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -467,7 +468,8 @@ def forget(
     from mailtagger import forget as forgetting
     from mailtagger import past
 
-    _one_of({"--sender": sender, "--message-id": message_id, "--since": since, "--all": everything or None})
+    _one_of({"--sender": sender, "--message-id": message_id, "--since": since,
+             "--damaged": damaged or None, "--all": everything or None})
     if sender is not None and "@" not in sender:
         raise typer.BadParameter("an address, or a domain as @example.org", param_hint="--sender")
     settings = context.obj.settings()
@@ -475,7 +477,8 @@ def forget(
     with _journal(settings) as journal, Report(past.LESSONS, as_json) as report:
         meant = forgetting.Meant()
         if journal:
-            meant = forgetting.choose(journal, _names(settings, account), sender, message_id, since, everything)
+            names = _names(settings, account)
+            meant = forgetting.choose(journal, names, sender, message_id, since, damaged, everything)
         for record in forgetting.lines(meant.lessons):
             report.row(record if as_json else past.for_a_person(record))
         if meant and not yes:

@@ -32,7 +32,7 @@ class Meant:
 
 def choose(
     journal: Journal, accounts: Collection[str], sender: str | None = None, message_id: str | None = None,
-    since: datetime | None = None, everything: bool = False,
+    since: datetime | None = None, damaged: bool = False, everything: bool = False,
 ) -> Meant:
     """What is meant by one of these; a sender is an address, or a domain as `@example.org`, without its subdomains."""
     lessons = [lesson for account in accounts for lesson in Lessons(journal).all(account)]
@@ -47,6 +47,8 @@ def choose(
     if message_id is not None:
         wanted = message_id.strip().removeprefix("<").removesuffix(">")
         return Meant(tuple(lesson for lesson in lessons if lesson.message_id == wanted))
+    if damaged:
+        return Meant(tuple(lesson for lesson in lessons if lesson.damaged))
     if since is not None:
         start = since.timestamp()
         return Meant(tuple(lesson for lesson in lessons if lesson.at and lesson.at.timestamp() >= start))
@@ -101,7 +103,7 @@ def lines(lessons: Sequence[Lesson]) -> list[dict[str, Any]]:
             "at": lesson.at.isoformat(timespec="milliseconds") if lesson.at else None,
             **{key: getattr(lesson, key) for key in (
                 "account", "label", "source", "sender", "folder", "message_id", "score", "verdict", "model",
-                "learned_by")},
+                "learned_by", "damaged")},
         }
         for lesson in lessons
     ]

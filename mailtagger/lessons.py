@@ -3,12 +3,14 @@
     learned once    the same word on the same message again changes nothing
     last word wins  the opposite word takes the earlier one back, as if it had never been learned
     bounded         the oldest beyond LESSONS an account are forgotten; their text goes after `keep_text` days
+    damaged         one that cannot be read any more teaches nothing, is named once, and can be forgotten
 
 A lesson holds what learning needs: the hashed terms for the personal layer, and for `retrain` the cleaned text, cut to
 what the model reads. It is the only place where text of mail is kept.
 """
 
 import json
+import logging
 import threading
 import zlib
 from collections.abc import Callable, Iterable
@@ -19,7 +21,9 @@ from typing import Any, Literal
 import numpy as np
 
 from mailtagger.journal import Journal
-from mailtagger.personal import Example, Personal, Terms
+from mailtagger.personal import SIZE, Example, Personal, Terms
+
+log = logging.getLogger(__name__)
 
 Label = Literal["ham", "spam"]
 Source = Literal["moved", "keyword", "learn"]
@@ -50,6 +54,7 @@ class Lesson:
     learned_by: str | None = None  # the retrained model that has learned it
     base_of: str = ""
     id: int = 0
+    damaged: bool = False  # what it holds cannot be read: there are no terms and no text
 
     @property
     def example(self) -> Example:
@@ -81,6 +86,7 @@ class Lessons:
         self.with_text = with_text
         self._lock = threading.RLock()
         self._layers: dict[str, tuple[tuple[int, int, str], Personal]] = {}
+        self._named: set[int] = set()  # damaged ones
 
     def learn(self, lesson: Lesson) -> bool:
         """Whether that was news; the lesson is on the disk when this returns, or with the transaction around it."""
@@ -114,10 +120,16 @@ class Lessons:
         return found[0] if found else None
 
     def all(self, account: str | None = None, after: int = 0) -> list[Lesson]:
-        """The lessons with an id beyond `after`, oldest first."""
-        return self._journal.rows(
+        """The lessons with an id beyond `after`, oldest first; of damaged ones the log tells, once."""
+        found = self._journal.rows(
             _lesson, "SELECT * FROM lessons WHERE (?1 IS NULL OR account = ?1) AND id > ?2 ORDER BY id", account, after
         )
+        if damaged := {lesson.id for lesson in found if lesson.damaged} - self._named:
+            self._named |= damaged
+            log.warning("%s is damaged: %d of the lessons in it cannot be read, and teach nothing."
+                        " `mailtagger forget --damaged` takes them out; then teach them again.",
+                        self._journal.path, len(damaged))
+        return found
 
     def personal(self, account: str) -> Personal:
         """The personal layer as the lessons stand now, whichever process has changed them."""
@@ -131,7 +143,8 @@ class Lessons:
             if count != old + len(news) or models != before:
                 layer, news = Personal(), self.all(account)
             for lesson in news:
-                layer.learn(lesson.example)
+                if not lesson.damaged:
+                    layer.learn(lesson.example)
             self._layers[account] = stand, layer
             return layer
 
@@ -145,7 +158,8 @@ class Lessons:
         stale = self._journal.rows(
             _lesson, "SELECT * FROM lessons WHERE cleaned IS NOT NULL AND base_of <> ? ORDER BY id", model
         )
-        bases = [(log_odds(lesson.text or ""), lesson.id) for lesson in stale]  # seconds, in which others may learn
+        # This takes seconds, in which others may learn.
+        bases = [(log_odds(lesson.text or ""), lesson.id) for lesson in stale if not lesson.damaged]
         if bases:
             with self._journal.transaction():
                 for base, id_ in bases:
@@ -208,8 +222,13 @@ def _packed(terms: Terms) -> bytes:
 
 
 def _lesson(terms: bytes, cleaned: bytes | None, **columns: Any) -> Lesson:
-    steps = np.frombuffer(zlib.decompress(terms), "<u4")
-    text = None if cleaned is None else zlib.decompress(cleaned).decode()
+    try:
+        steps = np.frombuffer(zlib.decompress(terms), "<u4")
+        text = None if cleaned is None else zlib.decompress(cleaned).decode()
+        if steps.sum(dtype=np.uint64) >= SIZE:
+            raise ValueError("there is no such term")
+    except (zlib.error, ValueError, TypeError):  # cut short, or something else
+        return Lesson(terms=np.empty(0, np.uint32), damaged=True, **columns)
     return Lesson(terms=np.cumsum(steps, dtype=np.uint32), text=text, **columns)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import zlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,31 @@ def test_history_of_lessons_is_newest_first(journal: Journal) -> None:
     assert "text" not in found[0]
 
 
+# What cannot be read
+
+
+@pytest.mark.parametrize(("column", "value"), [
+    ("terms", "substr(terms, 1, 9)"), ("terms", "x''"), ("terms", "'text'"), ("terms", "cleaned"),
+    ("terms", f"x'{zlib.compress(bytes([255] * 8)).hex()}'"),
+    ("cleaned", "substr(cleaned, 1, 9)"), ("cleaned", "x''"), ("cleaned", "terms"),
+])
+def test_a_damaged_lesson_teaches_nothing_and_holds_nobody_up(
+    journal: Journal, caplog: pytest.LogCaptureFixture, column: str, value: str
+) -> None:
+    """A cell cut short, or with something else in it: said once with the way out, and the others teach as before."""
+    sound = [taught(journal, number) for number in range(3)]
+    taught(journal, 9)
+    journal.write(f"UPDATE lessons SET {column} = {value} WHERE message_id = '9@test'")
+    lessons = Lessons(journal)
+    assert weights(lessons.personal("home")) == Personal(one.example for one in sound).state()
+    assert [one.damaged for one in lessons.all()] == [False, False, False, True]
+    assert lessons.rebase("other", lambda text: float(CANARY in text)) == 3
+    [told] = [record.getMessage() for record in caplog.records]
+    assert "1 of the lessons" in told and "`mailtagger forget --damaged`" in told
+    assert forgotten(journal, damaged=True) == 1
+    assert [one.message_id for one in lessons.all()] == ["0@test", "1@test", "2@test"]
+
+
 # The commands
 
 
@@ -230,3 +256,28 @@ def test_history_lists_lessons(mailtagger: Mailtagger, config: Path, tmp_path: P
     assert (record["label"], record["source"], record["sender"]) == ("spam", "moved", "shop1@example.org")
     assert "shop1@example.org" in mailtagger("--config", config, "history", "--lessons").out
     assert json.loads(mailtagger("--config", config, "history", "--json").out)["corrected"] == "spam"
+
+
+@pytest.mark.parametrize("arguments", [
+    ["history", "--lessons"], ["forget", "--damaged", "--yes"], ["forget", "--all", "--yes"], ["retrain", "--dry-run"],
+    ["explain", "MAIL"],
+])
+def test_beside_a_damaged_lesson_every_command_does_its_work(
+    mailtagger: Mailtagger, config: Path, tmp_path: Path, arguments: list[str]  # noqa: F811
+) -> None:
+    """One sentence on standard error tells of it and of the way out; what can be read is read."""
+    mail = tmp_path / "mail.eml"
+    mail.write_bytes(raw("offer 1", body="more words", message_id="1@test"))
+    with Journal(tmp_path / "state" / FILE) as journal:
+        taught(journal, 1)
+        taught(journal, 2)
+        journal.write("UPDATE lessons SET terms = substr(terms, 1, 9) WHERE message_id = '2@test'")
+    done = mailtagger("--config", config, *(str(mail) if word == "MAIL" else word for word in arguments), "--json")
+    assert (done.status, done.err.count("\n"), "`mailtagger forget --damaged`" in done.err) == (0, 1, True), done.err
+    with Journal(tmp_path / "state" / FILE) as journal:
+        left = [one.message_id for one in Lessons(journal).all()]
+    assert left == {"--damaged": ["1@test"], "--all": []}.get(arguments[1], ["1@test", "2@test"])
+    if arguments[0] == "history":
+        assert {one["message_id"]: one["damaged"] for one in done.records} == {"1@test": False, "2@test": True}
+    if arguments[0] == "explain":
+        assert done.records[0]["lessons_learned"] == 1
