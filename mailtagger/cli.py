@@ -389,8 +389,7 @@ def undo(
             with _server(one) as mailbox:
                 for result in undoing.undo(mailbox, journal, one.name, chosen[one.name], dry_run):
                     counts["failed" if result.why else "undone"] += 1
-                    row = past.undone if as_json else past.undone_for_a_person
-                    report.row(row(result, dry_run))
+                    report.row(past.undone(result) if as_json else past.undone_for_a_person(result, dry_run))
         report.close({"summary": counts}, past.undone_summary(counts, dry_run))
     raise typer.Exit(1 if counts["failed"] else 0)
 

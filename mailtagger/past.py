@@ -67,9 +67,9 @@ def for_a_person(record: Record) -> Record:
     }
 
 
-def undone(one: Undone, dry_run: bool) -> Record:
+def undone(one: Undone) -> Record:
     """One object of `undo --json`."""
-    action = "move" if one.moved else "keyword" if one.keywords and (one.done or dry_run) else "none"
+    action = "move" if one.moved else "keyword" if one.keywords else "none"
     return {
         "account": one.account, "home": one.home, "folder": one.folder, "uid": one.uid, "message_id": one.message_id,
         "action": action, "keywords": list(one.keywords), "done": one.done, "why": one.why or None,
@@ -78,9 +78,10 @@ def undone(one: Undone, dry_run: bool) -> Record:
 
 def undone_for_a_person(one: Undone, dry_run: bool) -> Record:
     """The same for UNDONE."""
-    record = undone(one, dry_run)
-    would = "would " if dry_run else ""
-    did = {"move": f"{would}move to {one.home}" if dry_run else "moved back", "keyword": f"{would}unmark", "none": "-"}
+    record = undone(one)
+    did = {"move": "moved back", "keyword": "unmarked", "none": "-"}
+    if dry_run:
+        did |= {"move": f"would move to {one.home}", "keyword": "would unmark"}
     message = "; ".join(filter(None, [one.message_id or "(no Message-ID)", one.why]))
     return record | {"action": did[record["action"]], "message_id": message}
 

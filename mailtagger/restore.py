@@ -53,7 +53,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Step:
-    """What is to be done for one message, and `why` it will not be as before; `final`: nor at a later try."""
+    """What is to be done for one message, and `why` it will not be as before; `final`: nor at a later try.
+
+    `off` are keywords to be taken off, and once that was tried those that are.
+    """
 
     task: Task
     found: Found | None
@@ -156,10 +159,11 @@ class Restorer:
         try:
             state = self.mailbox.select(folder)
         except MailboxError as error:
-            return [self._fail(step, str(error)) for step in group]
+            return [self._fail(replace(step, off=()), str(error)) for step in group]
         there = [step for step in group if step.place.uidvalidity == state.uidvalidity]
-        results = [self._fail(step, RENUMBERED) for step in group if step not in there]
+        results = [self._fail(replace(step, off=()), RENUMBERED) for step in group if step not in there]
         troubles = self._unmark([step for step in there if step.off])
+        there = [replace(step, off=()) if step.place.uid in troubles else step for step in there]
         for target in dict.fromkeys(step.target for step in there if step.target):
             results += self._move([step for step in there if step.target == target], target, troubles)
         stay = [step for step in there if not step.target]

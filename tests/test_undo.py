@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mailtagger import pipeline
+from mailtagger import past, pipeline
 from mailtagger.dovecot import Dovecot
 from mailtagger.errors import MailboxError, TryLater
 from mailtagger.imap import Address
@@ -149,8 +149,10 @@ def test_what_the_user_moved_on_stays_there(mailbox: MemoryMailbox, journal: Jou
     mailbox.server.deliver(raw("spam"))
     filed(mailbox, journal)
     mailbox.server.user_moves(1, "Junk", "Receipts")
-    assert brief(undone(mailbox, journal)) == [("Receipts", False, "the user moved it to Receipts since")]
+    [one] = undone(mailbox, journal)
+    assert brief([one]) == [("Receipts", False, "the user moved it to Receipts since")]
     assert mailbox.server.flags(1, "Receipts") == set()
+    assert (past.undone(one)["action"], set(one.keywords)) == ("keyword", OURS)
     assert undone(mailbox, journal) == []
 
 
@@ -278,9 +280,21 @@ def test_keywords_that_the_server_keeps_are_told(mailbox: MemoryMailbox, journal
     mailbox.server.deliver(raw("unsure"))
     filed(mailbox, journal)
     mailbox.server.folders["INBOX"].writable = False
-    assert brief(undone(mailbox, journal)) == [("INBOX", False, NOT_REMOVED)]
     mailbox.fail("remove_keywords", MailboxError("No."))
-    assert brief(undone(mailbox, journal)) == [("INBOX", False, "No.")]
+    for why in "No.", NOT_REMOVED:
+        [one] = undone(mailbox, journal)
+        assert brief([one]) == [("INBOX", False, why)]
+        assert (past.undone(one)["action"], one.keywords) == ("none", ())
+
+
+def test_what_comes_back_with_its_keywords_is_told(mailbox: MemoryMailbox, journal: Journal) -> None:
+    """The server lets it be moved, and keeps the marks: none was taken off."""
+    mailbox.server.deliver(raw("spam"))
+    filed(mailbox, journal)
+    mailbox.fail("remove_keywords", MailboxError("No."))
+    [one] = undone(mailbox, journal)
+    assert (one.folder, one.moved, one.why, one.keywords) == ("INBOX", True, "No.", ())
+    assert mailbox.server.flags(one.uid or 0) == OURS
 
 
 def test_a_client_that_is_faster_is_told(
