@@ -23,6 +23,7 @@ from mailtagger.state import explained, private_directory, private_file
 FILE = "journal.sqlite3"
 
 BLOBS = frozenset({"terms", "cleaned"})
+TAUGHT = ("lessons", "correspondents")  # the tables that `forget` takes from
 PARTING = 0.2  # seconds for what another thread does in the journal when it is closed
 UNDO = "undo-"  # so begin the batches that take others back
 FAILED = "it could not be judged"  # so begins the note on a message that is set aside
@@ -367,7 +368,17 @@ class Journal:
             return self._execute(sql, *values)
 
     def wipe(self) -> bool:
-        """Whether what was deleted until now is also gone from the write-ahead log; not while others are reading."""
+        """Whether what was taught and deleted until now is gone from the file and its log; not while others are reading.
+
+        SQLite overwrites what it deletes, but not what it had copied to another page before: whole rows stay in the
+        gaps. So the tables are written anew, into pages that are cleared first.
+        """
+        with self.transaction():
+            for table in TAUGHT:
+                self._execute(f"CREATE TEMP TABLE kept AS SELECT * FROM {table}")
+                self._execute(f"DELETE FROM {table}")
+                self._execute(f"INSERT INTO {table} SELECT * FROM kept")
+                self._execute("DROP TABLE kept")
         with self._lock, explained(self.path):
             return not self._db.in_transaction and not self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
 

@@ -1,8 +1,10 @@
 """forget: what was taught is as if it had never been, in the scores and on the disk; history tells what was taught."""
 
 import json
+import random
 import sqlite3
 import zlib
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,56 @@ def test_no_text_is_left_in_the_file_or_its_log(journal: Journal) -> None:
     assert any(piece in file.read_bytes() for file in _files(journal) for piece in pieces)
     assert forgotten(journal, message_id=lesson.message_id) == 1
     assert not [file for file in _files(journal) for piece in pieces if piece in file.read_bytes()]
+
+
+@pytest.fixture
+def crowded(journal: Journal) -> Journal:
+    """Many lessons and correspondents. SQLite moves rows from page to page, and leaves whole ones in the gaps."""
+    rng = random.Random(4)
+    with journal.transaction():
+        for n in range(400):
+            address = f"{n:03}-correspondent{'x' * rng.randrange(40)}@{'bad' if n % 3 else 'good'}.example"
+            journal.write("INSERT INTO correspondents VALUES ('home', ?, 'sent', 0)", address)
+        for n in [*range(200), *range(0, 200, 7)]:  # some are taught once more, with the opposite word
+            text = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz ", k=rng.randrange(20, 800)))
+            label, sender = rng.choice(["ham", "spam"]), f"{n}@bad.example" if n % 3 else "a@good.example"
+            taught(journal, n, label=label, sender=sender, text=text, terms=np.array([n], np.uint32),
+                   ident=f"{n:064d}", message_id=f"{n:03}-of-a-newsletter@example.org")
+    return journal
+
+
+def written(journal: Journal) -> bytes:
+    return b"".join(file.read_bytes() for file in _files(journal))
+
+
+def packed(lessons: Sequence[Lesson]) -> list[bytes]:
+    """The beginning of each text, as the file holds it."""
+    return [zlib.compress((one.text or "").encode())[2:22] for one in lessons]
+
+
+def test_what_is_forgotten_is_left_in_no_gap_of_a_page(crowded: Journal) -> None:
+    """No text, ident, Message-ID or address; what was not meant is all there, with its id."""
+    meant = forget.choose(crowded, ["home"], sender="@bad.example")
+    assert (len(meant.lessons), len(meant.correspondents)) == (133, 266)
+    gone = [word.encode() for one in meant.lessons for word in (one.ident, one.message_id)]
+    gone += [*packed(meant.lessons), *(address.encode() for _, address in meant.correspondents)]
+    kept = [one for one in Lessons(crowded).all() if one.sender == "a@good.example"]
+    before = crowded.rows(dict, "SELECT * FROM lessons WHERE sender = 'a@good.example' ORDER BY id")
+    assert forget.forget(crowded, meant)
+    assert not [word for word in gone if word in written(crowded)]
+    assert crowded.rows(dict, "SELECT * FROM lessons ORDER BY id") == before
+    assert all(piece in written(crowded) for piece in packed(kept)), "the test looks where it would be"
+    taught(crowded, 500)
+    assert Lessons(crowded).all()[-1].id > max(one.id for one in meant.lessons)  # ids never return
+
+
+def test_a_text_whose_time_is_over_is_left_in_no_gap_of_a_page(crowded: Journal) -> None:
+    """The lessons stay, without it."""
+    texts = packed(Lessons(crowded).all())
+    assert all(piece in written(crowded) for piece in texts)
+    assert Lessons(crowded).prune(timedelta(days=1), datetime.now(UTC) + timedelta(days=2)) == 200
+    assert not [piece for piece in texts if piece in written(crowded)]
+    assert len(Lessons(crowded).all()) == 200
 
 
 def _files(journal: Journal) -> list[Path]:
