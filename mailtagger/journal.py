@@ -368,7 +368,7 @@ class Journal:
             return self._execute(sql, *values)
 
     def wipe(self) -> bool:
-        """Whether what was taught and deleted until now is gone from the file and its log; not while others are reading.
+        """Whether what was taught and deleted until now is gone from the file and its log; not while others read.
 
         SQLite overwrites what it deletes, but not what it had copied to another page before: whole rows stay in the
         gaps. So the tables are written anew, into pages that are cleared first.

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from mailtagger import dovecot as own
 from mailtagger.dovecot import Dovecot
@@ -13,6 +14,10 @@ from mailtagger.journal import Journal
 from tests.flow import journal_in
 from tests.imap_server import mailbox
 from tests.running import Bench
+
+# A busy machine is slow, and that is no fault of the code's; what must be fast has a test of its own.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
