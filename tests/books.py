@@ -43,6 +43,7 @@ class Entry:
     arrivals: list[float] = field(default_factory=list)  # and when
     deleted_copies: int = 0
     flags: Counter[str] = field(default_factory=Counter)  # of the user's
+    settings: list[tuple[float, float, int, str]] = field(default_factory=list)  # from when to when, which UID and flag
     words: list[Word] = field(default_factory=list)
     moves: list[tuple[float, float, int]] = field(default_factory=list)  # of the user's: from when to when, which UID
     left: set[tuple[str, int]] = field(default_factory=set)  # folder and UID from where the user moved it
@@ -51,6 +52,7 @@ class Entry:
 
     def flagged(self, at: float, place: tuple[str, int, int], flag: str) -> None:
         self.flags[flag.lower()] += 1
+        self.settings.append((at, time.time(), place[2], flag.lower()))
         if flag == "$NotJunk":
             self.words.append(Word(at, "ham", place))
         self._tell(at, f"{flag} at {place}")
@@ -170,7 +172,11 @@ class Books:
             yield "its bytes have changed"
         flags = Counter(flag.lower() for one in found for flag in one.flags)
         theirs = Counter({flag: n for flag, n in flags.items() if flag not in OURS})
-        if not entry.deleted_copies and (theirs != entry.flags if self._atomic else theirs - entry.flags):
+        # Dovecot says OK to a flag on what we move away at that moment, and shows it.
+        lost = Counter(flag for start, end, uid, flag in entry.settings if any(
+            act["act"] == "move" and act["uid"] == uid and _while(act, start, end) for act in acts))
+        missing = entry.flags - lost - theirs if self._atomic else Counter[str]()
+        if not entry.deleted_copies and (theirs - entry.flags or missing):
             yield f"flags {dict(theirs)}, the user's are {dict(entry.flags)}"
         if waiting := [act["act"] for act in acts if act["state"] == "open"]:
             yield f"open: {waiting}"
@@ -264,8 +270,11 @@ class Books:
 
 def _at_once(act: Any, entry: Entry) -> bool:
     """Whether the user moved the message away while we did this with it, or after our last look before."""
-    return any(act["uid"] == uid and act["opened_at"] - LOOKED < end and start < (act["closed_at"] or end)
-               for start, end, uid in entry.moves)
+    return any(act["uid"] == uid and _while(act, start, end) for start, end, uid in entry.moves)
+
+
+def _while(act: Any, start: float, end: float) -> bool:
+    return bool(act["opened_at"] - LOOKED < end and start < (act["closed_at"] or end))
 
 
 def clock(at: float) -> str:

@@ -540,7 +540,8 @@ class Corrections(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "stack"):
-            self.stack.close()
+            with self.stack:
+                self.learned_what_was_taught()
 
     @precondition(lambda self: len(self.mail) < 8)
     @rule(subject=st.sampled_from(["hello", "spam", "unsure"]))
@@ -551,11 +552,13 @@ class Corrections(RuleBasedStateMachine):
         self.observe()
 
     @precondition(lambda self: self.mail)
-    @rule(data=st.data(), folder=st.sampled_from(FOLDERS))
-    def user_moves(self, data: st.DataObject, folder: str) -> None:
+    @rule(data=st.data(), folder=st.sampled_from((*FOLDERS, "Junk", "Archive")), seen=st.booleans())
+    def user_moves(self, data: st.DataObject, folder: str, seen: bool) -> None:
         content = data.draw(st.sampled_from(self.mail)).content
         if self.house.where(content)[0] != folder:
             self.house.drag(content, folder)
+        if seen:
+            self.observe()
 
     @rule()
     def killed_and_started(self) -> None:
