@@ -156,7 +156,7 @@ class _Look:
             for head, message_id in heads:
                 ident, lesson = found.get(head.address.uid, ("", None))
                 if self._teaching == "spam":
-                    self._places.saw(self._account, head.address, message_id, head.size, ident)
+                    self._places.saw(self._account, head.address, message_id, head.size, ident, head.arrived)
                 if lesson and head.address.uid in here and self._job.lessons and self._job.lessons.learn(lesson):
                     news.append(lesson)
         yield from news

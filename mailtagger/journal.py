@@ -115,6 +115,7 @@ MIGRATIONS = (
     # When a message was delivered (INTERNALDATE): moved it keeps that, and one delivered again has another.
     """
     ALTER TABLE messages ADD COLUMN arrived REAL;
+    ALTER TABLE sightings ADD COLUMN arrived REAL;
     """,
 )
 

@@ -28,6 +28,7 @@ class Sighting:
     size: int
     ident: str
     at: datetime
+    arrived: datetime | None = None  # INTERNALDATE, where that was noted
 
 
 class Places:
@@ -60,10 +61,12 @@ class Places:
             self._journal.write("REPLACE INTO followed VALUES (?, ?, ?, ?, ?, ?)",
                                 account, name, uidvalidity, uidnext, modseq, at)
 
-    def saw(self, account: str, at: Address, message_id: str, size: int, ident: str = "") -> None:
+    def saw(self, account: str, at: Address, message_id: str, size: int, ident: str = "",
+            arrived: datetime | None = None) -> None:
         """This message lay in a spam folder."""
-        self._journal.write("REPLACE INTO sightings VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                            account, at.folder, at.uidvalidity, at.uid, message_id, size, ident, self._journal.now())
+        self._journal.write("REPLACE INTO sightings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                            account, at.folder, at.uidvalidity, at.uid, message_id, size, ident, self._journal.now(),
+                            arrived.timestamp() if arrived else None)
 
     def sightings(self, account: str, message_id: str) -> list[Sighting]:
         """Where messages with this Message-ID were seen, oldest first; a forger knows Message-IDs, too."""

@@ -63,9 +63,12 @@ def find(
 def _may_be(sighting: Sighting, mailbox: Mailbox, message: RawMessage, ident: str) -> bool:
     """Whether what was sighted with this Message-ID, its header alone read, can have been this very message.
 
-    Namesakes of one size are sent on purpose. One that still lies where it was seen was taken out by nobody.
+    Namesakes of one size are sent on purpose, and arrive at another time. One that still lies where it was seen was
+    taken out by nobody.
     """
     if sighting.ident or not sighting.message_id or sighting.size != message.size:
+        return False
+    if sighting.arrived and message.arrived and sighting.arrived != message.arrived:
         return False
     still = copies(mailbox, sighting.folder, sighting.message_id, lambda raw: "", "")
     return sighting.uid not in still or sighting.uid in copies(

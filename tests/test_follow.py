@@ -235,9 +235,12 @@ def test_a_namesake_of_what_the_server_filed_is_no_rescue(house: House, named: b
     assert house.taught() == []
 
 
-def test_a_namesake_is_no_rescue_though_the_other_was_deleted(house: House) -> None:
-    """All that came into Junk since the first look is known by its content."""
-    house.day()
+@pytest.mark.parametrize("since", ["always", "since then"])
+def test_a_namesake_is_no_rescue_though_the_other_was_deleted(journal: Journal, since: str) -> None:
+    """All that came into Junk since the first look is known by its content, and what was there by when it arrived."""
+    house = House(journal)
+    if since == "since then":
+        house.day()
     house.server.deliver(raw("spam", "one word", "known@test"), folder="Junk")
     house.day()
     house.server.user_deletes(1, "Junk")

@@ -188,7 +188,7 @@ def test_what_was_done_with_mail_and_where_it_was_seen_is_kept(journal: Journal)
     """Else what lies in the folders would be news, and be learned again; and what was rescued be filed again."""
     taught(journal, 1)
     journal.record("home", Address("INBOX", 1, 1), "ident", "1@test", 0.9, Decision("ham", "user", 0.9), [], "m")
-    journal.write("INSERT INTO sightings VALUES ('home', 'Junk', 1, 1, '1@test', 9, '', 0)")
+    journal.write("INSERT INTO sightings VALUES ('home', 'Junk', 1, 1, '1@test', 9, '', 0, 0)")
     journal.write("INSERT INTO marks VALUES ('home', 'INBOX', 1, 1, 'spam')")
     forgotten(journal, everything=True)
     for table in "messages", "sightings", "marks":
