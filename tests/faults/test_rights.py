@@ -71,7 +71,7 @@ def test_36_read_only_folder(limited: House, letters: str) -> None:
     [one] = house.drop(house.spam(), folder="Lists")
     [other] = house.drop(house.spam())
     daemon.until(lambda: house.inside("Junk") == {other})
-    daemon.until(lambda: len(house.rows("SELECT uid FROM messages")) == 2)
+    daemon.until(lambda: daemon.log.count(" spam by ") == 2)
     connections, tries = proxy.count, len(tap.commands(TRIES))
     time.sleep(QUIET)
     assert (proxy.count, connections) == (3, 3)  # two watchers, and who follows what the user does
