@@ -18,7 +18,7 @@ from mailtagger.decide import Verdict
 from mailtagger.errors import MailboxError
 from mailtagger.imap import CannotMove, FolderState, Moved, Proven
 from mailtagger.imap_reader import Head
-from mailtagger.journal import GONE, UNSEEN, Act, Intent, Journal
+from mailtagger.journal import GONE, UNSEEN, Act, Intent, Journal, may_be_one
 from mailtagger.places import Places
 from mailtagger.state import acting
 
@@ -234,7 +234,7 @@ def _has_equals(journal: Journal, intent: Intent, arrived: datetime | None) -> b
     """Whether its like was judged elsewhere, and may be what lies in the target; better copied twice than lost."""
     return any(
         row.ident == intent.ident
-        and row.may_be(arrived)
+        and may_be_one(row.arrived, arrived)
         and (row.folder != intent.folder or (row.uidvalidity == intent.uidvalidity and row.uid != intent.uid))
         for row in journal.called(intent.account, intent.message_id)
     )

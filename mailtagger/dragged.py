@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mailtagger.apply import Mailbox, copies
 from mailtagger.imap import RawMessage
 from mailtagger.imap_syntax import lower
-from mailtagger.journal import GONE, FolderRow, Judged
+from mailtagger.journal import GONE, FolderRow, Judged, may_be_one
 from mailtagger.judge import Job
 from mailtagger.parse import identify
 from mailtagger.places import Places
@@ -46,7 +46,8 @@ def find(
     if renumbered and not taken_out and (ours or any(one.ident in ("", ident) for one in sightings)):
         return None  # it lay here before, and now under another number
     judged = [
-        row for row in elsewhere(job, message_id, at.folder) if row.ident == ident and row.may_be(message.arrived)
+        row for row in elsewhere(job, message_id, at.folder)
+        if row.ident == ident and may_be_one(row.arrived, message.arrived)
     ]
     if not word and by_another(job, message.flags, judged):
         return None

@@ -174,9 +174,10 @@ class Judged:
     taught: str = ""  # what the personal layer had learned by then (`Lessons.stand`)
     arrived: datetime | None = None  # INTERNALDATE, where that was noted
 
-    def may_be(self, arrived: datetime | None) -> bool:
-        """Whether a message that was delivered then can be this very one, and is not one delivered again."""
-        return self.arrived is None or arrived is None or self.arrived == arrived
+
+def may_be_one(arrived: datetime | None, other: datetime | None) -> bool:
+    """Whether what was delivered at these times can be one message, and not one delivered again."""
+    return arrived is None or other is None or arrived == other
 
 
 @dataclass(frozen=True)

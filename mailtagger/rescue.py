@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from mailtagger.apply import Mailbox, copies
 from mailtagger.imap import RawMessage
-from mailtagger.journal import UNSEEN, Journal
+from mailtagger.journal import UNSEEN, Journal, may_be_one
 from mailtagger.parse import identify
 from mailtagger.places import Places, Sighting
 
@@ -68,7 +68,7 @@ def _may_be(sighting: Sighting, mailbox: Mailbox, message: RawMessage, ident: st
     """
     if sighting.ident or not sighting.message_id or sighting.size != message.size:
         return False
-    if sighting.arrived and message.arrived and sighting.arrived != message.arrived:
+    if not may_be_one(sighting.arrived, message.arrived):
         return False
     still = copies(mailbox, sighting.folder, sighting.message_id, lambda raw: "", "")
     return sighting.uid not in still or sighting.uid in copies(

@@ -20,7 +20,7 @@ from mailtagger.parse import identify, parse
 from tests.faults.house import MARKS, same
 
 FOLDERS = ("INBOX", "Junk", "Archive", "Trash")
-LOOKED = 0.5  # seconds at most between that look and the intent
+LOOKED = 0.5  # seconds at most between our last look at a folder and an intent to act there
 OURS = {mark.lower() for mark in MARKS}
 
 
