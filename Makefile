@@ -23,7 +23,7 @@ demo: $(VENV)/demo ## an IMAP server, sample mail, and mailtagger at work on it;
 
 test: $(VENV)/dev dovecot ## the whole test suite; as root it installs Dovecot where that is missing
 	@$(if $(ARGS),,$(BIN)/python -m pytest -rs -n 4 tests/faults)
-	@$(BIN)/python -m pytest -rs $(or $(ARGS),--ignore tests/faults)
+	@$(BIN)/python -m pytest -rs $(or $(ARGS),-n 4 --ignore tests/faults)
 
 test-faults: $(VENV)/train dovecot cyrus ## all 82 faults on Dovecot and Cyrus; writes docs/faults.md
 	@$(BIN)/python -m pytest -rs -n 4 --faults all --faults-table docs/faults.md tests/faults $(ARGS)
