@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mailtagger.apply import Mailbox, copies
 from mailtagger.imap import RawMessage
 from mailtagger.imap_syntax import lower
-from mailtagger.journal import GONE, FolderRow, Judged, may_be_one
+from mailtagger.journal import GONE, UNSEEN, FolderRow, Judged, may_be_one
 from mailtagger.judge import Job
 from mailtagger.parse import identify
 from mailtagger.places import Places
@@ -38,8 +38,11 @@ def find(
     placed = {move.new_uid for move in ours}
     word = job.lessons.word(account, ident, message_id) if job.lessons else None
     taken_out = word == "ham"  # what we had put here; so it has come back
-    unplaced = [move.opened_at for move in ours
-                if move.new_uid is None and move.opened_at and (move.state == "open" or not taken_out)]
+    unplaced = [
+        move.opened_at for move in ours
+        if move.new_uid is None and move.opened_at
+        and (move.state == "open" or not (taken_out or move.why == UNSEEN))  # that one had come back, too
+    ]
     known = {one.uid for one in sightings if one.ident == ident and unplaced and one.at > min(unplaced)}
     if at.uid in placed or len(unplaced) > len(known - placed - {at.uid}):
         return None

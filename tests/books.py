@@ -47,6 +47,7 @@ class Entry:
     words: list[Word] = field(default_factory=list)
     moves: list[tuple[float, float, int]] = field(default_factory=list)  # of the user's: from when to when, which UID
     left: set[tuple[str, int]] = field(default_factory=set)  # folder and UID from where the user moved it
+    put: set[tuple[str, int]] = field(default_factory=set)  # and where to
     where: str = ""  # where to last
     story: list[str] = field(default_factory=list)
 
@@ -60,6 +61,7 @@ class Entry:
     def moved(self, at: float, folder: str, uid: int, target: str, new: int) -> None:
         self.moves.append((at, time.time(), uid))
         self.left.add((folder, uid))
+        self.put.add((target, new))
         if target == "Junk":
             self.words.append(Word(at, "spam"))
         elif folder == "Junk" and target != "Trash":
@@ -195,7 +197,8 @@ class Books:
         if single and len({act["uid"] for act in moves}) < len(moves):
             yield "moved twice from one place"
         for word in entry.words if single else ():
-            again = [move for move in moves if move["opened_at"] > word.at]
+            # A move that finds the message where the user has put it meanwhile did nothing.
+            again = [m for m in moves if m["opened_at"] > word.at and (m["target"], m["new_uid"]) not in entry.put]
             if word.label == "ham" and not word.place and again and self._knew(ident, entry, word):
                 yield f"filed again after the user took it out at {clock(word.at)}"
         lessons = [row["label"] for row in self.rows("SELECT label FROM lessons WHERE ident = ?", ident)]

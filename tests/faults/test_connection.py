@@ -143,7 +143,7 @@ def test_04_move_done_and_its_answer_lost(house: House) -> None:
 @pytest.mark.fault(4)
 def test_04_it_went_on_before_anyone_looked(house: House) -> None:
     """The user takes it out of Junk before the daemon is back: it stays where he put it, and as nobody saw that it had
-    been moved, it teaches nothing."""
+    been moved, it teaches nothing. When he puts it into Junk after that, it was he, and not the move of before."""
     proxy = house.proxy(("reply", "cut", "UID MOVE"))
     house.configure(proxy)
     daemon = house.start()
@@ -159,6 +159,9 @@ def test_04_it_went_on_before_anyone_looked(house: House) -> None:
     assert house.settled()
     assert proxy.rules[0].seen == 1
     assert house.lessons() == []
+    user.select_folder("INBOX")
+    user.move(user.search(), "Junk")
+    daemon.until(lambda: house.lessons() == [("spam", "moved")])
 
 
 @pytest.mark.fault(5)
