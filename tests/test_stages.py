@@ -87,6 +87,14 @@ def test_a_classifier_becomes_an_artifact(tmp_path: Path) -> None:
     assert {f.name for f in tmp_path.iterdir()} == {"trial", "trial.csv"}
 
 
+def test_rows_as_they_are_labelled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --as-labelled nothing is added to the training rows, and the artifact says so."""
+    classifier.main(["dedup", "--smoke", "--out", str(tmp_path / "trial"), "--as-labelled"])
+    told = artifact.load(tmp_path / "trial").meta.metrics["training"]
+    assert told["as_labelled"]
+    assert f"{told['rows']} training rows, {told['rows']} examples" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("kind", ["classifier dedup", "finetune", "lm"])
 def test_ablations(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each has a row in the table; a second time, nothing is trained again."""

@@ -119,6 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument(
         "--tokenizer", choices=tokenizers.KINDS, default="unigram", help="of the trial; else as lm chose"
     )
+    options.add_argument(
+        "--as-labelled", action="store_true",
+        help="as the literature does: each row as its corpus labels it, all alike, no copies, no noise",
+    )
     options.add_argument("--smoke", action="store_true", help="all of it in seconds, on made-up mail")
     options.add_argument("--out", type=Path, help="the model's directory; build/models/PROTOCOL if not given")
     options.add_argument("--encoder", type=Path, default=LM / "mail.safetensors")
@@ -139,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pieces = tokenizers.load(LM / lm.TOKENIZER)
     scale = tokenizers.scale(pieces)
     rows = split(chosen.protocol, load(OUT))
-    learned = examples(rows.train)
+    learned = list(rows.train) if chosen.as_labelled else examples(rows.train)
     print(f"{chosen.protocol}: {len(rows.train)} training rows, {len(learned)} examples of them", flush=True)
 
     def ids(some: Sequence[Row]) -> list[list[int]]:
@@ -149,7 +153,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def spam(some: Sequence[Row]) -> list[bool]:
         return [row.document.label == "spam" for row in some]
 
-    documents, labels, weights = ids(learned), spam(learned), balance(learned)
+    def counted(some: Sequence[Row]) -> list[float]:
+        return [1.0] * len(some) if chosen.as_labelled else balance(some)
+
+    documents, labels, weights = ids(learned), spam(learned), counted(learned)
     beside = linear.fit(documents, labels, weights, pieces.vocab_size())
     model = Classifier(sizes(chosen.encoder), Dropouts().scaled(0.6)).to(chosen.device)
     if chosen.start:
@@ -164,18 +171,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             weights,
             plan,
             lambda line: print(line, flush=True),
-            noise(frozenset(pieces.piece_to_id(mark) for mark in tokenizer.STRUCTURE)),
+            None if chosen.as_labelled else noise(frozenset(pieces.piece_to_id(m) for m in tokenizer.STRUCTURE)),
             unfreezing_scheme=chosen.unfreezing or ("full" if chosen.start else "gradual"),
             discriminative=chosen.discriminative,
             limits=[limit * scale for limit in LIMITS],
             checkpoint=chosen.out.with_name(f"{chosen.out.name}.safetensors"),
             resume=chosen.resume,
         )
-    valid = sound(rows.valid)
+    valid = list(rows.valid) if chosen.as_labelled else sound(rows.valid)
     truth = np.array(spam(valid))
     found = linear.bounded(logits(model, ids(valid))), beside.logits(ids(valid))
     if not rule:
-        rule = choose(*found, truth, np.array(balance(valid)), np.array([kind(row) for row in valid]))
+        rule = choose(*found, truth, np.array(counted(valid)), np.array([kind(row) for row in valid]))
     errors = float(np.mean((rule.probability(*found) > 0.5) != truth))
     print(f"{rule}; errors at 0.5 on validation rows {errors:.4f}", flush=True)
     if isinstance(pieces, tokenizers.Vocabulary):
@@ -199,6 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "training": {
                 "protocol": chosen.protocol,
                 "rows": len(learned),
+                "as_labelled": chosen.as_labelled,
                 "epochs": chosen.epochs + (parent.meta.metrics["training"]["epochs"] if parent else 0),
                 "test": fingerprint(rows.test),
             },
