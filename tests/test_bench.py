@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mailtagger.errors import MailtaggerError
 from tests.tiny_model import tiny_model
 from training import bench
 
@@ -23,6 +24,16 @@ def test_the_same_seed_draws_the_same_messages(tmp_path: Path) -> None:
     assert len(set(raws)) == 5
     assert {label for label, _ in taught} == {"ham", "spam"}
     assert where == f"5 different ones from {tmp_path}"
+
+
+def test_nothing_to_measure(tmp_path: Path) -> None:
+    """A directory without a message, one without a model, and one message alone: a sentence each."""
+    with pytest.raises(MailtaggerError, match=f"no message in {tmp_path}"):
+        bench.main(["--messages", str(tmp_path)])
+    with pytest.raises(MailtaggerError, match=f"The model in {tmp_path} cannot be used"):
+        bench.main(["--model", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        bench.main(["--count", "1"])
 
 
 def test_a_message_cannot_break_out_of_the_mbox() -> None:

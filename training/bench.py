@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +27,7 @@ import numpy as np
 from mailtagger import artifact
 from mailtagger.artifact import Artifact
 from mailtagger.clean import clean
+from mailtagger.errors import MailtaggerError
 from mailtagger.files import read
 from mailtagger.parse import parse
 from mailtagger.score import Scorer
@@ -63,7 +64,7 @@ class Run:
     output: str
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table."""
     options = argparse.ArgumentParser(prog="python -m training.bench", description=__doc__.partition("\n")[0])
     options.add_argument("--messages", type=Path, help="a directory of raw messages instead of $MAILTAGGER_CORPORA")
@@ -71,7 +72,9 @@ def main() -> None:
     options.add_argument("--count", type=int, default=300)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--fastai", type=Path, help=argparse.SUPPRESS)  # the worker: a directory of messages
-    given = options.parse_args()
+    given = options.parse_args(arguments)
+    if given.count < 2:
+        options.error("--count takes 2 or more: the first message tells what starting costs")
     model = artifact.load(given.model or artifact.find(None))
     if given.fastai:
         predict_with_fastai(model, given.fastai)
@@ -89,6 +92,8 @@ def choose(directory: Path | None, count: int, seed: int) -> tuple[list[bytes], 
         where = f"drawn from {', '.join(RAW_CORPORA)} with seed {seed}"
         return [raw for _, raw in labelled[:count]], labelled[count:], where
     found = [source.raw for source in read([str(directory or SAMPLES)]) if not source.error]
+    if not found:
+        raise MailtaggerError(f"There is no message in {directory or SAMPLES}.", "--messages names another directory.")
     random.Random(seed).shuffle(found)
     raws = [found[i % len(found)] for i in range(count)]
     where = f"{len(found)} different ones from {directory or SAMPLES}"
@@ -302,4 +307,7 @@ def _learner(model: Artifact, scorer: Scorer) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MailtaggerError as error:
+        sys.exit(str(error))
