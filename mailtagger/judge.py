@@ -200,11 +200,12 @@ def lesson_of(
     raw: bytes, mail: Mail, ident: str, seen: Opinion, account: str, label: Word, source: Source, folder: str,
     before: Judged | None,
 ) -> Lesson:
-    """The user's word on a message as a lesson; `before` is what had been said of it."""
+    """The user's word on a message as a lesson; `before` is what had been said of it, by him or by us."""
+    ours = before if before and before.decided_by != "user" else None
     return Lesson(
         account, ident, mail.message_id, label, source, mail.sender, folder, seen.base, terms(raw, mail),
-        shortened(seen.text), score=before.score if before else None, verdict=before.verdict if before else None,
-        model=before.model if before else None, base_of=seen.model,
+        shortened(seen.text), score=ours.score if ours else None, verdict=ours.verdict if ours else None,
+        model=ours.model if ours else None, base_of=seen.model,
     )
 
 

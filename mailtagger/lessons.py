@@ -35,7 +35,7 @@ SLACK = 250  # how far above LESSONS it may grow before the oldest go, so that n
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """The user's word on one message, and what had been said of it before (None where it had not been judged)."""
+    """The user's word on one message, and what we had said of it before (None where it had not been judged)."""
 
     account: str
     ident: str
@@ -91,15 +91,20 @@ class Lessons:
     def learn(self, lesson: Lesson) -> bool:
         """Whether that was news; the lesson is on the disk when this returns, or with the transaction around it."""
         with self._journal.transaction():
-            if self.word(lesson.account, lesson.ident, lesson.message_id) == lesson.label:
+            earlier = self._journal.rows(
+                _said, "SELECT label, score, verdict, model FROM lessons WHERE account = ? AND ident = ?"
+                " AND message_id = ?", lesson.account, lesson.ident, lesson.message_id,
+            )
+            if earlier and earlier[0][0] == lesson.label:
                 return False
+            said = earlier[0][1:] if earlier else (lesson.score, lesson.verdict, lesson.model)
             self._journal.write("DELETE FROM lessons WHERE account = ? AND ident = ? AND message_id = ?",
                                 lesson.account, lesson.ident, lesson.message_id)
             self._journal.write(
                 "INSERT INTO lessons (account, ident, message_id, label, source, sender, folder, score, verdict, model,"
                 " base, terms, cleaned, at, base_of) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 lesson.account, lesson.ident, lesson.message_id, lesson.label, lesson.source, lesson.sender,
-                lesson.folder, lesson.score, lesson.verdict, lesson.model, lesson.base, _packed(lesson.terms),
+                lesson.folder, *said, lesson.base, _packed(lesson.terms),
                 zlib.compress(lesson.text.encode("utf-8", "replace")) if lesson.text and self.with_text else None,
                 lesson.at.timestamp() if lesson.at else self._journal.now(), lesson.base_of,
             )
@@ -210,6 +215,12 @@ def shortened(text: str) -> str:
 
 def _label(label: Label) -> Label:
     return label
+
+
+def _said(
+    label: Label, score: float | None, verdict: str | None, model: str | None
+) -> tuple[Label, float | None, str | None, str | None]:
+    return label, score, verdict, model
 
 
 def _triple(count: int, last: int, models: str) -> tuple[int, int, str]:
