@@ -1,7 +1,12 @@
-"""So many of so many, with what that tells of the rest."""
+"""So many of a thing in words; so many of so many, with what that tells of the rest."""
 
 import math
 from dataclasses import dataclass
+
+
+def many(number: int, what: str, it: str = "", they: str = "") -> str:
+    """`1 lesson is`, `2 lessons are`: the number, the noun, and the verb that goes with it."""
+    return " ".join(filter(None, [str(number), what if number == 1 else f"{what}s", it if number == 1 else they]))
 
 
 @dataclass(frozen=True)

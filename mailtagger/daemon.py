@@ -25,6 +25,7 @@ from mailtagger import __version__, artifact, config, secret
 from mailtagger import log as logs
 from mailtagger.clock import Clock
 from mailtagger.config import Account, Settings
+from mailtagger.count import many
 from mailtagger.decide import Policy
 from mailtagger.errors import ConfigError, MailtaggerError, StateError
 from mailtagger.follow import Follower
@@ -195,7 +196,7 @@ class Daemon:
         self._lessons.with_text = settings.keep_text > 0
         logs.start(self._level or settings.log.level, settings.log.format)
         self._watch()
-        log.info("the configuration was reloaded; %d folders are watched", len(self._watchers))
+        log.info("the configuration was reloaded; %s watched", many(len(self._watchers), "folder", "is", "are"))
 
     def _job(self, account: Account, stop: Callable[[], bool]) -> Job:
         scorer = self._model.scorer
@@ -232,7 +233,7 @@ class Daemon:
         self._model.refresh(self._settings)
         try:
             if changed := agree(self._lessons, self._model.scorer):
-                log.info("%d lessons start from what %s says", changed, self._model.scorer.model)
+                log.info("%s from what %s says", many(changed, "lesson", "starts", "start"), self._model.scorer.model)
         except StateError as error:
             log.warning("%s", plain(error))
 

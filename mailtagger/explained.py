@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from mailtagger.count import many
 from mailtagger.records import clock
 from mailtagger.report import plain
 
@@ -43,7 +44,7 @@ def _model(record: Record) -> list[str]:
     odds = f"{record['model_log_odds']:+.2f}"
     return [
         "", f"{made}: log-odds of spam {odds} (0 is even; each +1 multiplies the odds by 2.7).",
-        *_both(said, "words", ("the text as a whole: how its words act together", record["rest"])),
+        *_both(said, "word", ("the text as a whole: how its words act together", record["rest"])),
     ]
 
 
@@ -60,8 +61,8 @@ def _personal(record: Record) -> list[str]:
     count = record["lessons_learned"]
     score = "which is the score" if record["checked"] else "which is not the score"
     return [
-        "", f"Your {_many(count, 'lesson')} {'add' if count > 1 else 'adds'} {personal:+.2f}.",
-        *_both(said, "fields and words", ("everything else in it", record["personal_rest"])),
+        "", f"Your {many(count, 'lesson', 'adds', 'add')} {personal:+.2f}.",
+        *_both(said, "part", ("everything else in it", record["personal_rest"])),
         f"Together {odds}, {score}.",
     ]
 
@@ -78,7 +79,7 @@ def _both(said: Sequence[tuple[str, float]], what: str, rest: tuple[str, float])
         others = [one for one in others if one not in pushing]
         if pushing:
             told += [f"  towards {way}:", *(f"    {odds:+.2f}  {text}" for text, odds in pushing)]
-    left = [(f"{len(others)} other {what}", math.fsum(odds for _, odds in others))] if others else []
+    left = [(many(len(others), f"other {what}"), math.fsum(odds for _, odds in others))] if others else []
     return [*told, "  beyond these:", *(f"    {odds:+.2f}  {text}" for text, odds in [*left, rest])]
 
 
@@ -120,10 +121,6 @@ def _notes(record: Record) -> list[str]:
 
 def _clock(at: str | None) -> str:
     return clock(datetime.fromisoformat(at)) if at else "-"
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _short(text: str, length: int = 60) -> str:

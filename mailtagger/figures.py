@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from mailtagger.count import Count
+from mailtagger.count import Count, many
 from mailtagger.journal import Journal
 from mailtagger.lessons import Retraining
 from mailtagger.restore import UNDONE
@@ -96,15 +96,15 @@ def sentences(record: Record) -> list[str]:
         since = f"since {record['since'][:10]} " if record["since"] else ""
         undone = f", {record['undone']} taken back by undo" if record["undone"] else ""
         lines = [
-            f"{since}{record['judged']} messages judged: {called['spam']} called spam, {called['unsure']} unsure,"
-            f" {called['ham']} ham; {record['moved']} moved{undone}",
+            f"{since}{many(record['judged'], 'message')} judged: {called['spam']} called spam,"
+            f" {called['unsure']} unsure, {called['ham']} ham; {record['moved']} moved{undone}",
         ]
         if record["corrected"]:
             lines += [
                 f"you have corrected {record['corrected']}:",
-                f"  good mail called spam: {_said(record['good_called_spam'], 'that were called spam')}",
-                f"  spam called ham: {_said(record['spam_called_ham'], 'that were called ham')}",
-                f"  of {record['unsure_good']['of']} unsure ones you called {record['unsure_good']['count']} good and"
+                f"  good mail called spam: {_said(record['good_called_spam'], 'spam')}",
+                f"  spam called ham: {_said(record['spam_called_ham'], 'ham')}",
+                f"  of {record['unsure_good']['of']} called unsure you called {record['unsure_good']['count']} good and"
                 f" {record['unsure_spam']['count']} spam",
             ]
         else:
@@ -142,8 +142,8 @@ def retraining_sentences(record: Record) -> list[str]:
         lines.append(f"  made by retrain on {made['at'][:10]} from {made['parent']}: {made['why']}")
         for name, both in record["gate"].items():
             (good, good_now), (spam, spam_now) = both["good_called_spam"], both["spam_called_ham"]
-            lines.append(f"    of {both['mails']} mails of {_SETS.get(name, name)}: good mail called spam {good} →"
-                         f" {good_now}, spam called ham {spam} → {spam_now}")
+            lines.append(f"    of {many(both['mails'], 'mail')} of {_SETS.get(name, name)}: good mail called spam"
+                         f" {good} → {good_now}, spam called ham {spam} → {spam_now}")
     if last != made:
         lines.append(f"  last retrain on {last['at'][:10]}: {last['candidate']} was"
                      f" {'promoted' if last['promoted'] else 'not promoted'}: {last['why']}")
@@ -166,10 +166,11 @@ def _both(sets: Record) -> Record:
     return {"mails": new["mails"]} | {key: [old[key], new[key]] for key in new if key != "mails"}
 
 
-def _said(rate: Record, of: str) -> str:
+def _said(rate: Record, called: str) -> str:
     if not rate["of"]:
-        return f"none {of}"
-    return (f"{rate['count']} of {rate['of']} {of}, {rate['rate']:.2%}"
+        return f"none was called {called}"
+    return (f"{rate['count']} of {rate['of']} that {'was' if rate['of'] == 1 else 'were'} called {called},"
+            f" {rate['rate']:.2%}"
             f" (95 % interval {rate['low']:.2%} to {rate['high']:.2%})")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from mailtagger.count import many
 from mailtagger.journal import Journal
 from mailtagger.lessons import Lesson, Lessons
 
@@ -77,10 +78,11 @@ def summary(meant: Meant, forgotten: bool) -> dict[str, Any]:
 def sentence(meant: Meant, forgotten: bool) -> str:
     """The same for a person."""
     labels = [lesson.label for lesson in meant.lessons]
-    parts = [f"{len(labels)} lessons ({labels.count('ham')} of good mail, {labels.count('spam')} of spam)"]
+    parts = [f"{many(len(labels), 'lesson')} ({labels.count('ham')} of good mail, {labels.count('spam')} of spam)"]
     if meant.correspondents:
-        parts.append(f"{len(meant.correspondents)} correspondents")
-    lines = [f"{' and '.join(parts)} {'are' if forgotten else 'would be'} forgotten."]
+        parts.append(many(len(meant.correspondents), "correspondent"))
+    are = "is" if len(labels) == len(parts) == 1 else "are"
+    lines = [f"{' and '.join(parts)} {are if forgotten else 'would be'} forgotten."]
     for model, number in meant.models.items():
         lines.append(f"{model} has learned {number} of them: `mailtagger retrain` makes a model without them from what"
                      " is left, `mailtagger models rollback` goes back to the one before.")

@@ -131,7 +131,7 @@ class Lessons:
         )
         if damaged := {lesson.id for lesson in found if lesson.damaged} - self._named:
             self._named |= damaged
-            log.warning("%s is damaged: %d of the lessons in it cannot be read, and teach nothing."
+            log.warning("%s is damaged: %d of the lessons in it cannot be read or learned."
                         " `mailtagger forget --damaged` takes them out; then teach them again.",
                         self._journal.path, len(damaged))
         return found

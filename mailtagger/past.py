@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from mailtagger import records
+from mailtagger.count import many
 from mailtagger.forget import lines
 from mailtagger.journal import Journal
 from mailtagger.lessons import Lesson, Lessons
@@ -92,7 +93,7 @@ def undone_summary(counts: Record, dry_run: bool) -> str:
         return "There is nothing of mailtagger's to be undone."
     did = "would be as before" if dry_run else "as before"
     failed = f", {counts['failed']} not" if counts["failed"] else ""
-    return f"{counts['undone']} messages {did}{failed}." + (" Nothing was changed." if dry_run else "")
+    return f"{many(counts['undone'], 'message')} {did}{failed}." + (" Nothing was changed." if dry_run else "")
 
 
 def _unjudged(journal: Journal, account: str, limit: int, since: datetime | None) -> list[Record]:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from mailtagger import apply
 from mailtagger.apply import Means
+from mailtagger.count import many
 from mailtagger.decide import Verdict
 from mailtagger.errors import MailboxError
 from mailtagger.imap import FolderState, Mailbox
@@ -229,7 +230,7 @@ def _too_many(job: Job, moves: int, seen: int) -> bool:
 def _brake_note(job: Job, folder: str, moves: int, seen: int) -> str:
     command = f"mailtagger scan --account {job.account.name} --folder {shlex.quote(folder)}"
     return (
-        f"{moves} of {seen} messages in one pass are spam: they were marked, and none was moved."
+        f"{moves} of {many(seen, 'message')} in one pass {'is' if moves == 1 else 'are'} spam: marked, and not moved."
         f" Look at them with `{command}`; if that is right, `{command} --apply --yes` moves them."
     )
 

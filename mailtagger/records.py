@@ -10,6 +10,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from mailtagger.count import many
 from mailtagger.report import Column, plain
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ def summary(counts: Mapping[str, int], apply: bool) -> str:
     """The last line of `scan` for a person."""
     verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("spam", "unsure", "ham"))
     failed = f", {counts['failed']} failed" if counts["failed"] else ""
-    return f"{counts['seen']} messages: {verdicts}{failed}." + ("" if apply else " Nothing was changed; --apply acts.")
+    unchanged = "" if apply else " Nothing was changed; --apply acts."
+    return f"{many(counts['seen'], 'message')}: {verdicts}{failed}.{unchanged}"
 
 
 def event(judged_and_done: "Event") -> Record:
@@ -150,8 +152,9 @@ def status_lines(record: Record) -> list[str]:
         said = figures.sentences(account["figures"]) or ["nothing judged yet"]
         lines.append(f"{account['name']} ({account['mode']}): {said[0]}")
         lines += [f"  {sentence}" for sentence in said[1:]]
-        waiting = {"failed": "acts failed", "open": "acts wait"}
-        lines += [f"  {account['counts'][key]} {what}" for key, what in waiting.items() if account["counts"].get(key)]
+        waiting = {"failed": ("failed", "failed"), "open": ("waits", "wait")}
+        lines += [f"  {many(account['counts'][key], 'act', *verbs)}" for key, verbs in waiting.items()
+                  if account["counts"].get(key)]
         lines += [f"  {folder['folder']}: looked at {clock(folder['checked_at'])}" for folder in account["folders"]]
         lines += [f"  ! {note['folder']} {note['text']} (since {clock(note['at'])})" for note in account["notes"]]
         lines += _set_aside(account)
@@ -163,7 +166,7 @@ def _set_aside(account: Record) -> list[str]:
     lines = [f"  ! {one['folder']} UID {one['uid']} is set aside: {one['why']} (since {clock(one['at'])})"
              for one in aside[:SHOWN]]
     if more := len(aside) - len(lines):
-        lines.append(f"  ! and {more} more are set aside")
+        lines.append(f"  ! and {more} more")
     if lines:
         lines.append("    what is set aside stays where it is, and waits for another model")
     return lines
@@ -196,7 +199,7 @@ def planned_for_a_person(plan: "Plan", dry_run: bool) -> str:
         return f"There are no corrections to learn from.{old} {stays}"
     if not dry_run:
         return f"No lesson has come or gone since the last retraining. {stays}"
-    return (f"{len(plan.split.learned)} lessons would be learned, {plan.news} of them for the first time, and "
+    return (f"{many(len(plan.split.learned), 'lesson')} would be learned, {plan.news} for the first time, and "
             f"{len(plan.split.held_out)} held out to judge by.{old} Nothing was changed.")
 
 
@@ -228,13 +231,13 @@ def learning(rows: Sequence[Record], lessons: Mapping[str, int], stopped: bool) 
 
 def learning_for_a_person(record: Record) -> str:
     """The same for a person."""
-    new = f", and {record['correspondents']} correspondents" if record["correspondents"] else ""
+    new = f", and {many(record['correspondents'], 'correspondent')}" if record["correspondents"] else ""
     rest = " The rest comes when the same command is given again." if record["stopped"] else ""
     ham, spam = record["lessons"]["ham"], record["lessons"]["spam"]
     if ham >= ONE_SIDED and not spam:
         rest += " Only good mail was taught: less spam will be caught, until some of it is (`learn --spam Junk`)."
-    return (f"{record['learned']} messages learned{new}; {record['known']} known before, {record['skipped']} skipped. "
-            f"The lessons now: {ham} ham, {spam} spam.{rest}")
+    return (f"{many(record['learned'], 'message')} learned{new}; {record['known']} known before, "
+            f"{record['skipped']} skipped. The lessons now: {ham} ham, {spam} spam.{rest}")
 
 
 def retrained(done: "Retraining") -> list[Record]:

@@ -23,6 +23,7 @@ from typing import Any
 
 from mailtagger import artifact, gate, replay
 from mailtagger.artifact import Artifact
+from mailtagger.count import many
 from mailtagger.decide import Policy, decide
 from mailtagger.errors import ModelError
 from mailtagger.judge import agree
@@ -119,7 +120,7 @@ def _retrain(state_dir: Path, work: Path, plan: Plan, lessons: Lessons, tell: Te
     learned = [plan.lessons[i] for i in plan.split.learned]
     held_out = [plan.lessons[i] for i in plan.split.held_out]
     name = _name(state_dir / "models", lessons)
-    log.info("%s: %d lessons, %d held out, from %s", name, len(learned), len(held_out), plan.base.id)
+    log.info("%s: %s, %d held out, from %s", name, many(len(learned), "lesson"), len(held_out), plan.base.id)
     about: dict[str, Any] = {"base": plan.base.id, "lessons": len(learned), "held_out": len(held_out)}
     try:
         candidate = finetune(
@@ -129,7 +130,7 @@ def _retrain(state_dir: Path, work: Path, plan: Plan, lessons: Lessons, tell: Te
             work / name,
             id=name,
             metrics={MADE_HERE: about},
-            data=f"{plan.base.meta.data}; {len(learned)} lessons",
+            data=f"{plan.base.meta.data}; {many(len(learned), 'lesson')}",
             tell=lambda share: tell(0.75 * share),
         )
     except (RuntimeError, MemoryError) as error:  # what torch raises when memory is short, for one

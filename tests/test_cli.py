@@ -343,10 +343,10 @@ def test_scan_for_a_person_ends_with_a_sentence(
     lines = mailtagger("--config", config, "scan", "--folder", "INBOX").out.splitlines()
     assert lines[0].split() == ["UID", "score", "verdict", "action", "subject"]
     assert "would move" in lines[1] and "Cheap pills" in lines[1]
-    assert lines[2] == "1 messages: 1 spam, 0 unsure, 0 ham. Nothing was changed; --apply acts."
+    assert lines[2] == "1 message: 1 spam, 0 unsure, 0 ham. Nothing was changed; --apply acts."
     again = mailtagger("--config", config, "scan", "--folder", "INBOX", "--apply").out.splitlines()
     assert again[1].split()[3] == "move" and "Cheap pills; judged before" in again[1]
-    assert again[2] == "1 messages: 1 spam, 0 unsure, 0 ham."
+    assert again[2] == "1 message: 1 spam, 0 unsure, 0 ham."
 
 
 def test_interrupted_scan_says_how_far_it_came_and_can_be_run_again(

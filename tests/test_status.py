@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mailtagger import figures
+from mailtagger import figures, forget, past, records
 from mailtagger.count import Count
 from mailtagger.decide import Decision
 from mailtagger.dovecot import Dovecot
@@ -86,10 +86,34 @@ def test_the_sentences_say_of_what_they_are() -> None:
     assert "since 2026-11-01 1000 messages judged: 60 called spam, 40 unsure, 900 ham; 60 moved, 2 taken back" in said
     assert "good mail called spam: 3 of 60 that were called spam, 5.00% (95 % interval 1.71% to 13.70%)" in said
     assert "spam called ham: 9 of 900 that were called ham, 1.00%" in said
-    assert "of 40 unsure ones you called 5 good and 6 spam" in said
+    assert "of 40 called unsure you called 5 good and 6 spam" in said
     assert "lessons: 8 of good mail, 35 of spam (20 by `learn`; 23 by moving)" in said
     said = "\n".join(figures.sentences(figures.figures(replace(TALLY, said={}))))
     assert "you have corrected none" in said and "good mail called spam" not in said
+
+
+def test_one_is_told_in_the_singular() -> None:
+    """In every sentence that counts something."""
+    one = Tally({"spam": 1, "unsure": 1}, {("spam", "ham"): 1}, {("ham", "moved"): 1}, 1)
+    told = figures.sentences(figures.figures(one))
+    assert "good mail called spam: 1 of 1 that was called spam" in told[2] and "none was called ham" in told[3]
+    assert "2 messages judged: 1 called spam" in told[0]
+    account = {"name": "home", "mode": "apply", "figures": figures.figures(Tally({"ham": 1})), "folders": [],
+               "notes": [], "counts": {"failed": 1, "open": 1}, "set_aside": []}
+    status = {"version": "1", "running": 1, "state_dir": "x", "model": {"id": "m"}, "accounts": [account],
+              "retraining": figures.retraining([], None)}
+    said = "\n".join(records.status_lines(status))
+    assert "1 message judged:" in said and "1 act failed" in said and "1 act waits" in said
+    lesson = Lesson("home", "i", "1@test", "spam", "moved", "a@b", "Junk", 0.0, np.array([1], np.uint32))
+    assert forget.sentence(forget.Meant((lesson,)), True) == "1 lesson (0 of good mail, 1 of spam) is forgotten."
+    both = forget.sentence(forget.Meant((lesson,), (("home", "a@b"),)), True)
+    assert both == "1 lesson (0 of good mail, 1 of spam) and 1 correspondent are forgotten."
+    learned = {"learned": 1, "known": 0, "skipped": 0, "correspondents": 1, "lessons": {"ham": 1, "spam": 0}}
+    said = records.learning_for_a_person(learned | {"stopped": False})
+    assert said.startswith("1 message learned, and 1 correspondent;")
+    assert past.undone_summary({"undone": 1, "failed": 0}, False) == "1 message as before."
+    seen = {"seen": 1, "spam": 0, "unsure": 0, "ham": 1, "failed": 0}
+    assert records.summary(seen, True) == "1 message: 0 spam, 0 unsure, 1 ham."
 
 
 # What is counted
@@ -176,7 +200,7 @@ def test_status_shows_all_of_it(mailtagger: Mailtagger, tmp_path: Path, model: P
     assert record["accounts"][0]["figures"]["good_called_spam"]["count"] == 1
     assert record["retraining"]["last"]["why"] == "errors would not fall"
     said = mailtagger("--config", config, "status").out
-    assert "good mail called spam: 1 of 1 that were called spam" in said
+    assert "good mail called spam: 1 of 1 that was called spam" in said
     assert "home-1 was not promoted" in said and "The server keeps no keywords here." in said
 
 
