@@ -8,6 +8,7 @@ Whoever corrects nothing has no errors here: the figures are about what was said
 under what was said of it before its user had said anything.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +17,7 @@ from typing import Any
 from mailtagger.count import Count, many
 from mailtagger.journal import Journal
 from mailtagger.lessons import Retraining
-from mailtagger.restore import UNDONE
+from mailtagger.restore import UNDONE, WAS
 
 Record = dict[str, Any]
 
@@ -35,15 +36,20 @@ class Tally:
 
 def count(journal: Journal, account: str) -> Tally:
     """The account's messages, and what its user has said of them."""
+    # What was undone where it lies has no line but the user's: its note tells what we had called it.
+    called_before = ", ".join(f"('{json.dumps([note])}', '{verdict}')" for verdict, note in WAS.items())
     # The bare column beside MAX is of the row that has the maximum (sqlite.org/lang_select.html).
     ours = (
-        "SELECT verdict, MAX(at) FROM messages AS m WHERE account = ?1 AND decided_by <> 'user' AND NOT EXISTS"
+        f"WITH undone (notes, was) AS (VALUES {called_before}) SELECT COALESCE(was, verdict) AS verdict, MAX(at)"
+        " FROM messages AS m LEFT JOIN undone USING (notes)"
+        " WHERE account = ?1 AND (decided_by <> 'user' OR was IS NOT NULL) AND NOT EXISTS"
         " (SELECT 1 FROM lessons AS l WHERE l.account = ?1 AND l.ident = m.ident AND l.message_id = m.message_id"
         " AND l.verdict IS NOT NULL) GROUP BY ident, message_id"
     )
     before = "SELECT verdict, at FROM lessons WHERE account = ?1 AND verdict IS NOT NULL"
     called = journal.rows(
-        _pair, f"SELECT verdict AS a, COUNT(*) AS n FROM ({ours} UNION ALL {before}) GROUP BY verdict", account
+        _pair, f"SELECT verdict AS a, COUNT(*) AS n FROM (SELECT * FROM ({ours}) UNION ALL {before}) GROUP BY verdict",
+        account,
     )
     said = journal.rows(_triple, "SELECT verdict AS a, label AS b, COUNT(*) AS n FROM lessons WHERE account = ?"
                                  " AND verdict IS NOT NULL GROUP BY verdict, label", account)

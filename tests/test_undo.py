@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mailtagger import past, pipeline
+from mailtagger import figures, past, pipeline
 from mailtagger.dovecot import Dovecot
 from mailtagger.errors import MailboxError, TryLater
 from mailtagger.imap import Address
@@ -260,6 +260,20 @@ def test_the_journal_tells_of_it(mailbox: MemoryMailbox, journal: Journal) -> No
     assert [(act.act, act.state, act.target, act.new_uid) for act in journal.acts("home", Address("Junk", 1, 1))] == [
         ("unmark", "done", "MailtaggerSpam $Junk", None), ("move", "done", "INBOX", 2)]
     assert journal.counts("home").moved == 1
+
+
+@pytest.mark.parametrize("mode", ["observe", "apply"])
+def test_what_was_undone_is_still_counted_as_we_had_called_it(
+    mailbox: MemoryMailbox, journal: Journal, mode: str
+) -> None:
+    """Where it stays in its place, its line says what the user said, and a note what we had."""
+    mailbox.server.deliver(raw("spam"))
+    filed(mailbox, journal, mode=mode)
+    before = figures.count(journal, "home")
+    assert len(undone(mailbox, journal)) == 1
+    after = figures.count(journal, "home")
+    assert after.called == before.called == {"spam": 1}
+    assert (after.said, after.undone) == ({}, 1)
 
 
 # What breaks
