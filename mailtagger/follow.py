@@ -68,7 +68,7 @@ class _Look:
         self._job, self._mailbox, self._places = job, mailbox, places
         self._folder, self._teaching = folder, teaching
         self._account, self._journal = job.account.name, job.journal
-        self._watched = named(folder, job.account.folders)
+        self._watched = teaching == "ham" and named(folder, job.account.folders)
 
     def lessons(self) -> Iterator[Lesson]:
         began = self._journal.now()

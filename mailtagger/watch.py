@@ -18,6 +18,7 @@ from mailtagger.journal import FAILED, FolderRow
 from mailtagger.judge import Job
 from mailtagger.pipeline import Outcome, Place, tell
 from mailtagger.report import plain
+from mailtagger.teaching import teaches
 from mailtagger.worker import STUCK_LONGEST, Backoff, Door, Worker
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Watcher(Worker):
         """One connection's life."""
         job = self._job()
         place = pipeline.open_folder(job, self._mailbox, self.folder)
+        self._refuse_spam_folder(place)
         first = self._watermark(job, place.state)
         self._settle(job, place)
         noticed = time.monotonic()
@@ -76,6 +78,14 @@ class Watcher(Worker):
                 place = pipeline.open_folder(job, self._mailbox, self.folder)
                 first = self._watermark(job, place.state)
                 self._settle(job, place)
+
+    def _refuse_spam_folder(self, place: Place) -> None:
+        """What lies in it is spam by the word of who put it there; its attribute is known to the server alone."""
+        name = place.state.name
+        infos = [info for info in self._mailbox.folders() if info.name == name]
+        if any(teaches(self.account, info, place.means.target) == "spam" for info in infos):
+            raise MailboxError(f"{plain(name)} is for spam: it is followed, and cannot be watched as well.",
+                               "Take it out of `folders`.")
 
     def _catch_up(self, job: Job, place: Place, first: int, noticed: float) -> int:
         """Works off what has arrived from UID `first` on; the UID that is awaited next."""

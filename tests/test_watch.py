@@ -182,7 +182,7 @@ def test_nothing_is_written_to_the_server_while_nothing_happens(watching: Callab
     for times in (2, 3, 4):
         one.watcher.wake()
         one.until_answered(times)
-    assert set(one.mailbox.calls) <= {"connect", "select", "spam_folder", "uids", "idle", "poll"}
+    assert set(one.mailbox.calls) <= {"connect", "select", "spam_folder", "folders", "uids", "idle", "poll"}
     assert one.mailbox.calls.count("poll") == 3
 
 

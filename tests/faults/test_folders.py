@@ -256,6 +256,27 @@ def test_34_two_folders_marked_junk(house: House) -> None:
     assert house.rows("SELECT count(*) FROM lessons") == [(0,)]
 
 
+@pytest.mark.fault(34)
+def test_34_a_spam_folder_is_watched(house: House) -> None:
+    """It is refused, with the way out, and followed: what the user takes out of it is never filed again; the others go
+    on."""
+    house.configure(folders=["INBOX", "Junk"])
+    daemon = house.start()
+    daemon.until(lambda: "Take it out of `folders`." in daemon.log)
+    daemon.until(lambda: house.rows("SELECT 1 FROM followed WHERE name = 'Junk'"))
+    [one] = house.deliver(house.spam(), folder="Junk")
+    daemon.until(lambda: house.rows("SELECT 1 FROM sightings"))
+    user = house.user()
+    user.select_folder("Junk")
+    user.move(user.search(), "INBOX")
+    user.unselect_folder()
+    daemon.until(lambda: house.rows("SELECT folder, verdict FROM messages") == [("INBOX", "ham")])
+    [other] = house.drop(house.spam())
+    daemon.until(lambda: house.inside("Junk") == {other} and house.settled())
+    assert house.where() == {one: "INBOX", other: "Junk"}
+    assert house.lessons() == [("ham", "moved")]
+
+
 NAMES = [
     "Größe & Maß", 'a "quoted" name', "back\\slash", "two  spaces and a [bracket]", "📬 Post", "ends with &", "&AOQ-",
     "日本語",
