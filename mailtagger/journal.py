@@ -27,6 +27,7 @@ TAUGHT = ("lessons", "correspondents")  # the tables that `forget` takes from
 PARTING = 0.2  # seconds for what another thread does in the journal when it is closed
 UNDO = "undo-"  # so begin the batches that take others back
 FAILED = "it could not be judged"  # so begins the note on a message that is set aside
+TAKEN_BACK = "undone"  # so begins the note on a message whose acts `undo` took back
 GONE = "it was gone: moved or deleted by somebody else"  # why an act failed that nobody misses
 UNSEEN = "it is here again, and nobody saw where it was"  # why a move counts as done whose answer never came
 

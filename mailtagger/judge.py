@@ -22,7 +22,7 @@ from mailtagger.config import Account, Keywords
 from mailtagger.decide import UNFAMILIAR, By, Decision, Policy, Verdict, Word, decide, log_odds_of
 from mailtagger.errors import MailtaggerError
 from mailtagger.imap import Address, FolderState, Mailbox, RawMessage
-from mailtagger.journal import FAILED, Intent, Journal, Judged
+from mailtagger.journal import FAILED, TAKEN_BACK, Intent, Journal, Judged
 from mailtagger.lessons import Lesson, Lessons, Source, shortened
 from mailtagger.parse import Mail, identify, parse
 from mailtagger.personal import Personal, terms
@@ -151,8 +151,8 @@ def _first_sight(job: Job, mailbox: Mailbox, message: RawMessage) -> Judgement:
     row = journal.known(account, ident, mail.message_id)
     back = rescue.find(journal, mailbox, account, message, ident, mail.message_id)
     word: Word | None = "ham" if back else None
-    if job.lessons and not back:
-        word = job.lessons.word(account, ident, mail.message_id)
+    if not back:
+        word = _word(job, row, ident, mail.message_id)
     if row and not back and not word and _stands(job, row):
         return replace(_again(job, row, message.address, mail.subject, message.flags), arrived=message.arrived)
     notes = [*mail.notes, *in_part(message)]
@@ -225,7 +225,7 @@ def _allowed(job: Job, raw: bytes, mail: Mail) -> bool:
 def _again(job: Job, row: Judged, address: Address, subject: str, flags: frozenset[str]) -> Judgement:
     """What the journal knows of a message, at its present address and under the present cutoffs."""
     decision = Decision(cast(Verdict, row.verdict), cast(By, row.decided_by), row.score, row.notes)
-    word = job.lessons and job.lessons.word(job.account.name, row.ident, row.message_id)
+    word = _word(job, row, row.ident, row.message_id)
     if not word and job.account.keywords_teach and not_junk(flags - row.flags_before):
         word = "ham"  # its user has marked it since it was judged; the follower learns that
     if word:
@@ -237,6 +237,12 @@ def _again(job: Job, row: Judged, address: Address, subject: str, flags: frozens
         address, row.ident, row.message_id, subject, decision, row.model, flags,
         fresh=moved or decision.verdict != row.verdict, before=True,
     )
+
+
+def _word(job: Job, row: Judged | None, ident: str, message_id: str) -> Word | None:
+    """What its user has taught of it; of what `undo` has put back, only what he has taught since."""
+    since = row.at if row and any(note.startswith(TAKEN_BACK) for note in row.notes) else None
+    return job.lessons.word(job.account.name, ident, message_id, since) if job.lessons else None
 
 
 def _stands(job: Job, row: Judged) -> bool:

@@ -116,11 +116,11 @@ class Lessons:
                 )
         return True
 
-    def word(self, account: str, ident: str, message_id: str) -> Label | None:
-        """What the user last said of this very message."""
+    def word(self, account: str, ident: str, message_id: str, since: datetime | None = None) -> Label | None:
+        """What the user last said of this very message, if that was not before `since`."""
         found = self._journal.rows(
-            _label, "SELECT label FROM lessons WHERE account = ? AND ident = ? AND message_id = ?",
-            account, ident, message_id,
+            _label, "SELECT label FROM lessons WHERE account = ? AND ident = ? AND message_id = ? AND at >= ?",
+            account, ident, message_id, since.timestamp() if since else 0.0,
         )
         return found[0] if found else None
 

@@ -12,12 +12,12 @@ from mailtagger.decide import Decision
 from mailtagger.errors import MailboxError
 from mailtagger.imap import Address, FolderState, Moved
 from mailtagger.imap_reader import Status
-from mailtagger.journal import Intent, Journal, Judged
+from mailtagger.journal import TAKEN_BACK, Intent, Journal, Judged
 from mailtagger.state import acting
 from mailtagger.whereabouts import Found, Wanted, proof
 
 UNDONE, BEING_UNDONE, NOT_UNDONE = "undone by ", "being undone by ", "not undone: "
-WAS = {verdict: f"undone: it was {verdict} to us" for verdict in ("ham", "unsure", "spam")}  # a note of the journal's
+WAS = {verdict: f"{TAKEN_BACK}: it was {verdict} to us" for verdict in ("ham", "unsure", "spam")}  # a note of the journal's
 GONE = "it is gone: deleted, or moved to where this account cannot look"
 NOT_REMOVED = "the server kept the keyword"
 RENUMBERED = "the server has renumbered its folder just now; try again"
@@ -264,7 +264,7 @@ class Restorer:
         """The message at this place was judged by the user: whoever meets it there leaves it alone."""
         first, judged = step.task.acts[0], step.task.judged
         score, model = (judged.score, judged.model) if judged else (None, "")
-        decision = Decision("ham", "user", score, (WAS[judged.verdict] if judged else "undone",))
+        decision = Decision("ham", "user", score, (WAS[judged.verdict] if judged else TAKEN_BACK,))
         off = {name.lower() for name in step.off}
         flags = {flag for flag in (step.found.flags if step.found else ()) if flag.lower() not in off}
         self.journal.record(self.account, place, first.ident, first.message_id, score, decision, flags, model)

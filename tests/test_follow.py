@@ -16,9 +16,10 @@ from mailtagger import follow
 from mailtagger.errors import TryLater
 from mailtagger.journal import GONE, Journal
 from mailtagger.lessons import Lessons
-from mailtagger.parse import identify
+from mailtagger.parse import identify, parse
 from mailtagger.pipeline import Outcome, open_folder, settle, sweep
 from mailtagger.places import Places
+from mailtagger.undo import choose, undo
 from tests.fakes import Folder, MemoryMailbox, MemoryServer
 from tests.flow import connected, job, journal_in, raw
 
@@ -111,6 +112,22 @@ def test_out_of_junk_is_ham_and_is_never_filed_again(house: House) -> None:
     house.drag(mail, "INBOX")
     house.day()
     assert house.where(mail)[0] == "INBOX"
+
+
+def test_what_was_undone_stays_whatever_had_been_taught(house: House) -> None:
+    """Filed because its like had been dragged to Junk, and put back by `undo`: that is the later word."""
+    house.server.deliver(mail := raw("hello"))
+    house.day()
+    house.drag(mail, "Junk")
+    assert house.day() == [("spam", "moved")]
+    house.server.deliver(mail)
+    [outcome] = house.sweep()
+    assert (outcome.decided_by, outcome.action, outcome.done) == ("user", "move", True)
+    [one] = undo(connected(house.mailbox), house.journal, "home", choose(house.journal, ["home"])["home"])
+    assert (one.folder, one.done) == ("INBOX", True)
+    assert [(outcome.verdict, outcome.action) for outcome in house.sweep()] == [("ham", "none")]
+    house.day()
+    assert (house.server.raws("INBOX"), house.server.raws("Junk")) == ([mail], [mail])
 
 
 def test_into_the_archive_out_of_junk_is_ham(house: House) -> None:
