@@ -21,6 +21,7 @@ WAS = {verdict: f"{TAKEN_BACK}: it was {verdict} to us" for verdict in ("ham", "
 GONE = "it is gone: deleted, or moved to where this account cannot look"
 NOT_REMOVED = "the server kept the keyword"
 RENUMBERED = "the server has renumbered its folder just now; try again"
+AGREED = "the user has called it spam since"
 FASTER = "somebody else moved or deleted it just now"
 
 
@@ -39,6 +40,7 @@ class Task:
     acts: tuple[Intent, ...]
     judged: Judged | None
     left: Wanted
+    agreed: bool = False  # the user has called it spam since
 
     @property
     def move(self) -> Intent | None:
@@ -246,7 +248,7 @@ class Restorer:
                 if act.state == "open":  # it waited, and will not be carried out any more; or it was, unknown to us
                     self._close(act, "done" if moved else "failed")
             _note(self.journal, acts, UNDONE + self.batch if not why else NOT_UNDONE + why if step.final else "")
-            if place and (moved or not why or step.final):
+            if place and why != AGREED and (moved or not why or step.final):
                 self._remember(step, place)
         return result(step, place, moved, not why, why)
 

@@ -15,7 +15,20 @@ from datetime import UTC, datetime
 
 from mailtagger.imap import Address
 from mailtagger.journal import UNDO, Intent, Journal
-from mailtagger.restore import BEING_UNDONE, GONE, UNDONE, Mailbox, Restorer, Step, Task, Undone, journalled, result
+from mailtagger.lessons import Lessons
+from mailtagger.restore import (
+    AGREED,
+    BEING_UNDONE,
+    GONE,
+    UNDONE,
+    Mailbox,
+    Restorer,
+    Step,
+    Task,
+    Undone,
+    journalled,
+    result,
+)
 from mailtagger.state import acting
 from mailtagger.whereabouts import Found, Wanted, find
 
@@ -76,9 +89,11 @@ def plan(task: Task, found: Found | None, folders: Collection[str]) -> Step:
     home = task.left.home
     if found is None:
         return Step(task, None, why=GONE, final=True)
+    here = found.address.folder
+    if task.move and task.agreed and here == task.move.target:
+        return Step(task, found, why=AGREED, final=True)
     shown = {flag.lower() for flag in found.flags}
     off = tuple(name for name in task.keywords if name.lower() in shown)
-    here = found.address.folder
     if task.move is None or here == home:
         return Step(task, found, off)
     if here != task.move.target:
@@ -132,5 +147,7 @@ def _tasks(journal: Journal, acts: Sequence[Intent]) -> list[Task]:
                  if act.act == "move" and act.state == "done" and not act.why.startswith(UNDONE)]
         folder, uid = (moves[-1].target, moves[-1].new_uid) if moves else (first.folder, first.uid)
         left = Wanted(first.ident, first.message_id, folder, uid, first.folder)
-        tasks.append(Task(tuple(group), journal.judged(first.account, address), left))
+        since = moves[-1].closed_at if moves else None
+        agreed = since and Lessons(journal).word(first.account, first.ident, first.message_id, since) == "spam"
+        tasks.append(Task(tuple(group), journal.judged(first.account, address), left, bool(agreed)))
     return sorted(tasks, key=lambda task: -task.acts[-1].id)

@@ -19,6 +19,7 @@ from mailtagger.lessons import Lessons
 from mailtagger.parse import identify, parse
 from mailtagger.pipeline import Outcome, open_folder, settle, sweep
 from mailtagger.places import Places
+from mailtagger.restore import AGREED
 from mailtagger.undo import choose, undo
 from tests.fakes import Folder, MemoryMailbox, MemoryServer
 from tests.flow import connected, job, journal_in, raw
@@ -112,6 +113,21 @@ def test_out_of_junk_is_ham_and_is_never_filed_again(house: House) -> None:
     house.drag(mail, "INBOX")
     house.day()
     assert house.where(mail)[0] == "INBOX"
+
+
+def test_what_he_put_back_into_junk_is_not_undone(house: House) -> None:
+    """It lies there by his hand; the undo says so, leaves it as it is, and does not ask again."""
+    house.server.deliver(mail := raw("spam"))
+    house.day()
+    acts = choose(house.journal, ["home"])["home"]
+    for target in "INBOX", "Junk":
+        house.drag(mail, target)
+        house.day()
+    [one] = undo(connected(house.mailbox), house.journal, "home", acts)
+    assert (one.folder, one.done, one.why, one.keywords) == ("Junk", False, AGREED, ())
+    assert house.where(mail)[0] == "Junk"
+    assert house.lessons.word("home", identify(mail), parse(mail).message_id) == "spam"
+    assert choose(house.journal, ["home"]) == {}
 
 
 def test_what_was_undone_stays_whatever_had_been_taught(house: House) -> None:
