@@ -145,8 +145,9 @@ class Mailbox(Reader):
         """UID → UID of its copy, by Message-ID and content: where a server has UIDPLUS and still gives no COPYUID."""
         originals = []
         for message in self.fetch(sorted(uids)):
-            header = re.search(rb"^message-id:\s*<?([^\s<>]+)", message.raw, re.IGNORECASE | re.MULTILINE)
-            originals.append((message.address.uid, printable(header[1]) if header else "", _digest(message.raw)))
+            head = re.split(rb"\r?\n\r?\n", message.raw, maxsplit=1)[0]
+            field = re.search(rb"^message-id:(?:[ \t]|\r?\n[ \t])*<?([^\s<>]+)", head, re.IGNORECASE | re.MULTILINE)
+            originals.append((message.address.uid, printable(field[1]) if field else "", _digest(message.raw)))
         places = {uid: self.locate(target, message_id, _digest, ident) for uid, message_id, ident in originals}
         return {uid: found[-1] for uid, found in places.items() if found}
 

@@ -257,7 +257,7 @@ def _address(message: email.message.Message, name: str, notes: list[str]) -> str
 def _message_id(message: email.message.Message) -> str:
     value = printable(_raw_header(message, "Message-ID"))
     found = re.search(r"<\s*([^<>\s]{1,900})\s*>", value)
-    return found.group(1) if found else "".join(value.split())[:900]
+    return found.group(1) if found else next(iter(value.split()), "")[:900]
 
 
 def _kind(part: email.message.Message) -> tuple[str, str]:

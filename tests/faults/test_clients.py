@@ -15,6 +15,7 @@ import pytest
 
 from mailtagger.dovecot import PASSWORD
 from mailtagger.lessons import Lessons
+from mailtagger.parse import parse
 from mailtagger.personal import Personal
 from tests.faults.conftest import kept
 from tests.faults.house import Cyrus, House, Tap, id_of
@@ -519,6 +520,46 @@ def test_55_without_a_message_id(house: House) -> None:
     daemon.until(lambda: house.rows("SELECT label, source FROM lessons") == [("ham", "moved")])
     assert len(house.inside("Junk")) == 1
     assert len({ident for [ident] in house.rows("SELECT ident FROM messages")}) == 3
+
+
+ODD_IDS = ["<абв>", "<=?utf-8?q?abc?=@x>", "<a b@x>", "", "=?utf-8?q?=3Ca=40x=3E?="]
+
+
+def odd(id_: str, name: str) -> bytes:
+    """Spam with this Message-ID; its like under another name is the same message delivered again."""
+    return f"X-Test: <{name}@test>\r\n".encode() + message(WON, "x").replace(b"<x@test>", id_.encode())
+
+
+@pytest.mark.parametrize("id_", ODD_IDS)
+@pytest.mark.fault(55)
+def test_55_a_message_id_that_cannot_be_searched_for(house: House, id_: str) -> None:
+    """Not ASCII, encoded, with a space, empty: what is delivered again is no rescue of the first, and teaches
+    nothing."""
+    if isinstance(house.server, Cyrus) and not id_.isascii():
+        pytest.skip("the server replaces 8-bit characters in headers")
+    house.configure()
+    daemon = house.start()
+    [first] = house.drop(odd(id_, "first"))
+    daemon.until(lambda: house.inside("Junk") == {first} and house.settled())
+    [again] = house.drop(odd(id_, "again"))
+    daemon.until(lambda: house.rows("SELECT count(*) FROM messages WHERE folder = 'INBOX'") == [(2,)])
+    daemon.until(house.settled)
+    assert house.lessons() == []
+    daemon.until(lambda: house.inside("Junk") == {first, again})
+    house.twins |= {parse(odd(id_, "first")).message_id}
+
+
+@pytest.mark.fault(55)
+def test_55_copied_without_a_message_id_and_without_copyuid(house: House) -> None:
+    """No MOVE, no word where the copy is: it is found by its content, though the field is empty or stands in an
+    attached mail alone."""
+    bounce = message(WON + " bounce\r\n\r\nMessage-ID: <attached@test>", "x").replace(b"Message-ID: <x@test>\r\n", b"")
+    house.configure(house.proxy(("server", "sub", r"\[COPYUID [^\]]*\] ", ""), strip=("MOVE",)))
+    daemon = house.start()
+    ids = house.drop(odd("", "empty"), b"X-Test: <bounce@test>\r\n" + bounce)
+    daemon.until(lambda: house.inside("Junk") == set(ids) and house.settled())
+    assert house.inside("INBOX") == set()
+    assert "tried again later" not in daemon.log
 
 
 @pytest.mark.quick
