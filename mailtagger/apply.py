@@ -199,8 +199,8 @@ def _look(
         return _close(journal, [intent], "failed", "somebody marked it as deleted, draft or not junk")[0]
     if moving and target is None:
         return _close(journal, [intent], "failed", "nothing is to be moved here any more")[0]
-    if moving and target and target != intent.target:
-        return _anew(journal, intent, target=target)
+    if moving and target and target != intent.target:  # by another name the copy may be there all the same
+        return _look(mailbox, journal, state, flags, _anew(journal, intent, target=target), target, digest)
     return intent if intent.target else replace(intent, why=NO_FOLDER)
 
 

@@ -230,6 +230,28 @@ def test_08_and_the_daemon_ended(house: House, cut: str) -> None:
 
 
 @pytest.mark.fault(8)
+def test_08_and_the_spam_folder_has_another_name(house: House) -> None:
+    """In both folders when it ends, and the spam folder is called otherwise then: its copy is found, and not made
+    again."""
+    house.user().create_folder("Unwanted")
+    proxy = house.proxy(("reply", "cutpast", "UID COPY"), strip=["MOVE"], tap=(tap := Tap()))
+    house.configure(proxy, spam_folder="Unwanted")
+    daemon = house.start()
+    proxy.closed = True
+    [one] = house.drop(house.spam())
+    daemon.until(lambda: "was lost" in daemon.log)
+    daemon.end()
+    assert sorted((place, id_) for place, id_, _, _ in house.everything()) == [("INBOX", one), ("Unwanted", one)]
+    house.user().rename_folder("Unwanted", "Bulk")
+    proxy.closed = False
+    house.configure(proxy, spam_folder="Bulk")
+    daemon = house.start()
+    daemon.until(lambda: house.inside("INBOX") == set() and house.settled())
+    assert house.where() == {one: "Bulk"}
+    assert len(tap.commands("UID COPY")) == 1
+
+
+@pytest.mark.fault(8)
 @pytest.mark.parametrize("cut", [r"UID STORE .*\\Deleted", "UID EXPUNGE"])
 @pytest.mark.parametrize("then", ["filed", "deleted"])
 def test_08_and_the_user_takes_the_copy_away(house: House, cut: str, then: str) -> None:
