@@ -1,7 +1,7 @@
 """Which folders teach, and what; pure.
 
     spam      the spam folder, what the server marks as \\Junk, and `teach_spam`
-    nothing   Trash, Drafts, Sent, and `neutral`; and every folder that is not named
+    nothing   Trash (the spam folder or not), Drafts, Sent, and `neutral`; and every folder that is not named
     ham       watched folders, what the server marks as \\Archive, and `teach_ham`: for mail that comes out of the first
 """
 
@@ -38,10 +38,12 @@ def teaches(account: Teaching, folder: FolderInfo, spam_folder: str | None) -> W
     flags = {flag.lower() for flag in folder.flags}
     if named(folder.name, account.neutral):
         return None
-    if folder.name == spam_folder or "\\junk" in flags or named(folder.name, account.teach_spam):
+    if "\\junk" in flags or named(folder.name, account.teach_spam):
         return "spam"
     if thrown_or_own(folder):
         return None
+    if folder.name == spam_folder:
+        return "spam"
     if "\\archive" in flags or named(folder.name, account.folders) or named(folder.name, account.teach_ham):
         return "ham"
     return None

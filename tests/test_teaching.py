@@ -22,6 +22,14 @@ def test_defaults(name: str, flags: tuple[str, ...], word: str | None) -> None:
     assert teaches(account(), FolderInfo(name, frozenset(flags)), "Junk") == word
 
 
+@pytest.mark.parametrize(("name", "flags"), [("Trash", ()), ("Papierkorb", ("\\Trash",)), ("Everything", ("\\All",))])
+def test_what_is_thrown_away_is_no_word_wherever_spam_goes(name: str, flags: tuple[str, ...]) -> None:
+    """With `spam_folder: Trash` good mail that the user deletes must not be learned as spam; a named folder may."""
+    thrown = FolderInfo(name, frozenset(flags))
+    assert teaches(account(spam_folder=name), thrown, name) is None
+    assert teaches(account(spam_folder=name, teach_spam=[name]), thrown, name) == "spam"
+
+
 def test_three_lists() -> None:
     """`neutral` outweighs `teach_spam`, that outweighs `teach_ham`; the spam folder needs no naming."""
     chosen = account(teach_spam=["Bad/*", "Both"], teach_ham=["Friends", "Both", "Off"], neutral=["Off", "Bad/Maybe"])
