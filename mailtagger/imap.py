@@ -59,8 +59,10 @@ class Mailbox(Reader):
         if wanted is not None:
             found = own.spelling(wanted, [folder.name for folder in folders])
         else:
-            marked = [folder.name for folder in folders if "\\junk" in lower(folder.flags)]
-            found = next(iter(own.spam_folders(folders)), None)
+            candidates = own.spam_folders(folders)
+            marked = [folder.name for folder in folders
+                      if folder.name in candidates and "\\junk" in lower(folder.flags)]
+            found = next(iter(candidates), None)
             if len(marked) > 1:
                 log.warning("%s: of the folders marked \\Junk (%s) %s is taken",
                             self._account.host, ", ".join(map(printable, marked)), printable(found or ""))

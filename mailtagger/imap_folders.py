@@ -20,10 +20,14 @@ class FolderInfo:
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """Where the user's own folders are (RFC 2342): prefix "INBOX." and delimiter ".", or "" and "/"."""
+    """Where the user's own folders are (RFC 2342): prefix "INBOX." and delimiter ".", or "" and "/".
+
+    `foreign`: the prefixes below which are those of others and those of all.
+    """
 
     prefix: str = ""
     delimiter: str = ""
+    foreign: tuple[str, ...] = ()
 
     def own(self, name: str) -> str:
         """The server's spelling of a folder that a person calls so."""
@@ -39,9 +43,14 @@ class Namespace:
         return next((name for name in spellings if name in names), None)
 
     def spam_folders(self, folders: Iterable[FolderInfo]) -> list[str]:
-        """The candidates, best first: marked and well named, marked, well named; of equals the first by name."""
+        """The candidates, best first: marked and well named, marked, well named; of equals the first by name.
+
+        Spam of this user's has no business in the folder of another.
+        """
         ranks = {}
         for folder in folders:
+            if folder.name.startswith(self.foreign):
+                continue
             last = folder.name.removeprefix(self.prefix).rsplit(self.delimiter or "\0")[-1].lower()
             marked = "\\junk" in {flag.lower() for flag in folder.flags}
             if marked or last in SPAM_NAMES:

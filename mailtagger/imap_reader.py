@@ -447,8 +447,12 @@ class Reader:
             if "NAMESPACE" in self._session.capabilities:
                 with self._session.exchange("asking for the namespace") as client:
                     try:
-                        if personal := client.namespace().personal:
-                            self._own = Namespace(personal[0][0] or "", personal[0][1] or delimiter)
+                        spaces = client.namespace()
+                        if spaces.personal:
+                            prefix, sign = spaces.personal[0]
+                            others = {place[0] for place in (*(spaces.other or ()), *(spaces.shared or ()))}
+                            foreign = tuple(sorted(others - {"", None, prefix}))
+                            self._own = Namespace(prefix or "", sign or delimiter, foreign)
                     except TypeError as error:  # IMAPClient takes apart what need not be there
                         raise imaplib.IMAP4.abort("unexpected response: no NAMESPACE") from error
         return self._own

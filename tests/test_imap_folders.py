@@ -47,6 +47,14 @@ def test_spam_folders(folders: dict[str, str], best: str | None) -> None:
     assert next(iter(BELOW_INBOX.spam_folders(infos)), None) == best
 
 
+def test_no_folder_of_others_takes_spam() -> None:
+    """However it is marked or called: one of the user's own that is worse named is taken, or none."""
+    own = Namespace("", "/", ("Other Users/", "Shared/"))
+    folders = [FolderInfo("Other Users/bob/Junk", frozenset({"\\Junk"})), FolderInfo("Shared/Junk", frozenset())]
+    assert own.spam_folders(folders) == []
+    assert own.spam_folders([*folders, FolderInfo("Spam", frozenset())]) == ["Spam"]
+
+
 def test_own_names() -> None:
     """What a new folder is called."""
     assert (PLAIN.own("work/Junk"), BELOW_INBOX.own("work/Junk")) == ("work/Junk", "INBOX.work.Junk")

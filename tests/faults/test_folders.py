@@ -189,6 +189,29 @@ def test_32_prefix_and_dots(prefixed_house: House) -> None:
     assert {name for (name,) in house.rows("SELECT name FROM folders")} == {"INBOX", "INBOX.Lists.python"}
 
 
+@pytest.fixture
+def shared_house(bench: Bench) -> Iterator[House]:
+    """A house on a Cyrus of its own, where bob lets alice into his Junk, and hers is called Spam."""
+    with Cyrus() as server:
+        with server.client("bob") as bob:
+            bob._imap.setacl("Junk", "alice", "lrswipkxte")
+        with server.client("alice") as alice:
+            alice.rename_folder("Junk", "Spam")
+        yield from kept(server, bench)
+
+
+@pytest.mark.fault(32)
+def test_32_a_folder_of_another_user(shared_house: House) -> None:
+    """Spam goes to one's own spam folder, be it less usually named, and never to that of another user."""
+    house = shared_house
+    proxy = house.proxy(("server", "sub", r"^(\* LIST .*)\\junk(.*)", r"\1\\x-junk\2"))
+    house.configure(proxy)
+    daemon = house.start()
+    files(house, daemon, spam_folder="Spam")
+    assert "Other Users/bob/Junk" in {name for _, _, name in house.user().list_folders()}
+    assert house.inside("Other Users/bob/Junk") == set()
+
+
 @pytest.mark.fault(32)
 def test_32_a_prefix_that_this_server_lacks(house: House) -> None:
     """Names from another server's configuration work here as well; of one that does not exist the error says which."""
