@@ -17,7 +17,7 @@ from mailtagger.state import acting
 from mailtagger.whereabouts import Found, Wanted, proof
 
 UNDONE, BEING_UNDONE, NOT_UNDONE = "undone by ", "being undone by ", "not undone: "
-WAS = {verdict: f"{TAKEN_BACK}: it was {verdict} to us" for verdict in ("ham", "unsure", "spam")}  # a note of the journal's
+WAS = {verdict: f"{TAKEN_BACK}: it was {verdict} to us" for verdict in ("ham", "unsure", "spam")}  # notes
 GONE = "it is gone: deleted, or moved to where this account cannot look"
 NOT_REMOVED = "the server kept the keyword"
 RENUMBERED = "the server has renumbered its folder just now; try again"
