@@ -140,12 +140,17 @@ def settle(
     with acting(journal.path.parent, account, state.name):
         waiting = [intent for intent in journal.open_intents_of(account) if intent.folder == state.name]
         for start in range(0, len(waiting), LOOK):
-            portion = _readdressed(mailbox, journal, state, waiting[start : start + LOOK], digest, taken)
+            written = waiting[start : start + LOOK]
+            portion = _readdressed(mailbox, journal, state, written, digest, taken)
+            renumbered = {now.uid for then, now in zip(written, portion, strict=True) if now is not then}
             flags = mailbox.flags(intent.uid for intent in portion if intent.uidvalidity == state.uidvalidity)
             seen = [_look(mailbox, journal, state, flags, intent, target, digest) for intent in portion]
             again = [intent for intent in seen if intent.state == "open" and not intent.why]
             results += [intent for intent in seen if intent not in again]
-            results += _carry_out(mailbox, journal, again, digest)
+            # Never moved, or moved and taken back: under another number nobody can tell, so it stays.
+            doubtful = [intent for intent in again if intent.act == "move" and intent.uid in renumbered]
+            results += _close(journal, doubtful, "done", UNSEEN)
+            results += _carry_out(mailbox, journal, [intent for intent in again if intent not in doubtful], digest)
             if any(intent.state == "open" for intent in results):
                 break  # a refusal: the rest would have the same
     return results

@@ -341,14 +341,15 @@ def test_another_spam_folder_in_the_settings(mailbox: MemoryMailbox, journal: Jo
 
 
 def test_open_intents_survive_a_renumbering(mailbox: MemoryMailbox, journal: Journal) -> None:
-    """Under a new UIDVALIDITY the message is found by Message-ID and content, and every duplicate for itself."""
+    """Under a new UIDVALIDITY the message is found by Message-ID and content, and every duplicate for itself. It is
+    marked, and stays where it is: it may have been moved, and taken back by its user."""
     twice = raw("spam", message_id="twice@example.org")
     acts = [act for content in (raw("spam"), twice, twice) for act in deliver(mailbox, content)]
     journal.open_intents(acts)
     mailbox.server.renumber("INBOX")
-    assert sorted(looked(mailbox, journal)) == [("keyword", "done", "")] * 3 + [("move", "done", "")] * 3
-    assert mailbox.server.raws("INBOX") == []
-    assert len(mailbox.server.raws("Junk")) == 3
+    assert sorted(looked(mailbox, journal)) == [("keyword", "done", "")] * 3 + [("move", "done", UNSEEN)] * 3
+    assert len(mailbox.server.raws("INBOX")) == 3
+    assert mailbox.server.raws("Junk") == []
 
 
 def test_settling_stops_at_the_first_refusal(mailbox: MemoryMailbox, journal: Journal) -> None:

@@ -124,6 +124,31 @@ def test_28_uidvalidity_changes_while_down(house: House, anew: bool) -> None:
     assert house.rows(LESSONS) == lessons
 
 
+@pytest.mark.fault(28)
+def test_28_rescued_before_anyone_looked(house: House) -> None:
+    """Moved, the answer lost, taken out of Junk again and the INBOX numbered anew before the next start: as it may have
+    been rescued, it stays, and teaches nothing."""
+    proxy = house.proxy(("reply", "cut", "UID MOVE"))
+    house.configure(proxy)
+    daemon = house.start()
+    proxy.closed = True
+    [one] = house.drop(house.spam())
+    daemon.until(lambda: house.inside("Junk") == {one})
+    daemon.end()
+    user = house.user()
+    user.select_folder("Junk")
+    user.move(user.search(), "INBOX")
+    user.unselect_folder()
+    house.configure(house.proxy(("server", "sub", r"UIDVALIDITY \d+", "UIDVALIDITY 42")))
+    daemon = house.start()
+    [new] = house.drop(house.spam())
+    moved(house, daemon, new)
+    assert house.where() == {one: "INBOX", new: "Junk"}
+    assert house.lessons() == []
+    assert scan(house).returncode == 0
+    assert house.where() == {one: "INBOX", new: "Junk"}
+
+
 def scan(house: House) -> subprocess.CompletedProcess[str]:
     """`mailtagger scan --apply` over the INBOX."""
     command = [sys.executable, "-m", "mailtagger", "--config", str(house.bench.path), "scan", "--folder", "INBOX"]
