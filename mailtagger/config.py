@@ -110,7 +110,8 @@ class Account(_Section):
         default=None, repr=False, description="A program and its arguments; the first line it prints is the password.")
     token_command: Command | None = Field(
         default=None, repr=False, description="The same for an OAuth2 access token instead of a password.")
-    folders: tuple[Line, ...] = Field(default=("INBOX",), min_length=1, description="The folders to watch.")
+    folders: tuple[Line, ...] = Field(
+        default=("INBOX",), min_length=1, validate_default=True, description="The folders to watch.")
     spam_folder: Line | None = Field(
         default=None, description="Where spam is moved; by default the folder that the server marks as \\Junk.")
     create_spam_folder: bool = Field(default=False, description="Make the spam folder when it does not exist.")
@@ -190,9 +191,14 @@ class Account(_Section):
 
     @field_validator("folders")
     @classmethod
-    def _once(cls, folders: tuple[str, ...]) -> tuple[str, ...]:
+    def _once(cls, folders: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if len({_folded(folder) for folder in folders}) < len(folders):
             raise ValueError("names a folder twice")
+        watched = (info.context or {}).get("watched", {})
+        name, *login = (info.data.get(key) for key in ("name", "host", "port", "username"))
+        for folder in folders if None not in login else ():
+            if (other := watched.setdefault((*login, _folded(folder)), name)) != name:
+                raise ValueError(f"{folder} is watched by the account {other} already, with the same login")
         return folders
 
     @field_validator("spam_folder")
@@ -290,7 +296,7 @@ def load(path: Path) -> Settings:
     found = {location: (line, f"is given twice (first in line {first})") for location, line, first in document.twice}
     try:
         settings = Settings.model_validate(
-            document.data, context={"directory": path.absolute().parent, "names": {}})
+            document.data, context={"directory": path.absolute().parent, "names": {}, "watched": {}})
     except ValidationError as error:
         for detail in error.errors(include_url=False):
             if detail["type"] == "too_short" and detail["input"]:

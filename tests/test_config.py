@@ -94,6 +94,17 @@ def test_the_smallest_file(file: Path, tmp_path: Path) -> None:
 # Problems
 
 
+def test_one_folder_in_two_accounts(file: Path) -> None:
+    """Both would move the same message; another folder of the same login, or the same of another, is none of that."""
+    account = "  - {{name: {}, host: imap.example.org, username: {}{}}}\n".format
+    text = "accounts:\n" + account("home", "anna", "") + account("work", "anna", ", folders: [Lists, inbox]")
+    said = "3: accounts[1].folders: inbox is watched by the account home already, with the same login"
+    assert problems(file, text) == [said]
+    file.write_text("accounts:\n" + account("home", "anna", "") + account("work", "ben", "")
+                    + account("lists", "anna", ", folders: [Lists]"))
+    assert len(load(file).accounts) == 3
+
+
 def test_all_problems_at_once(file: Path) -> None:
     """Each with its line, its path and a sentence, in the order of the file."""
     text = """\
