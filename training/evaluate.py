@@ -43,10 +43,11 @@ SHIPPED, HALF, BOUNDARY, MATCHED = "shipped cutoffs", "0.5", "boundary", "matche
 
 @dataclass(frozen=True)
 class Model:
-    """An artifact, and the protocol it says it was trained under."""
+    """An artifact, and what it says of its training: under which protocol, and whether by the labels as they stand."""
 
     artifact: Artifact
     protocol: str
+    as_labelled: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -73,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.json:
         chosen.json.write_text(json.dumps([asdict(test) for test in tests], indent=1) + "\n")
     if chosen.write:
-        write(chosen.protocol, text, ["training.evaluate", chosen.protocol], chosen.model)
+        section = f"{chosen.protocol}, as labelled" if any(m and m.as_labelled for m in models) else chosen.protocol
+        write(section, text, ["training.evaluate", chosen.protocol], chosen.model)
 
 
 def write(section: str, text: str, stage: Sequence[str], models: Sequence[Path], *more: str) -> None:
@@ -93,7 +95,7 @@ def opened(directory: Path) -> Model:
             f"The model {artifact.id} does not say under which protocol it was trained.",
             'Its metrics need "training": {"protocol": …}.',
         )
-    return Model(artifact, protocol)
+    return Model(artifact, protocol, bool(training.get("as_labelled")))
 
 
 def fitting(models: Sequence[Model], splits: Sequence[Split], rows: Sequence[Row]) -> list[Model | None]:
