@@ -52,7 +52,8 @@ class Mailbox(Protocol):
     def expunge(self, uids: Iterable[int]) -> set[int]: ...
     def heads(self, uids: Iterable[int]) -> Iterator[Head]: ...
     def locate(
-        self, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str, arrived: datetime | None = ...
+        self, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str,
+        arrived: datetime | None = ..., shown: Iterable[str] = ...,
     ) -> list[int]: ...
 
 
@@ -218,7 +219,8 @@ def _copy(
     mailbox: Mailbox, journal: Journal, intent: Intent, digest: Callable[[bytes], str], arrived: datetime | None = None
 ) -> int | None:
     """The UID that the message has or had in the target; None where it was there before, where another move of the same
-    accounts for it, and where what lies there did not arrive when it did."""
+    accounts for it, and where what lies there did not arrive when it did, or lacks our marks: a copy has both from the
+    original (RFC 3501, 6.4.7), and what the server delivered there in that very second has no mark of ours."""
     if not intent.target:
         return None
     sightings = [seen for seen in Places(journal).sightings(intent.account, intent.message_id)
@@ -228,8 +230,13 @@ def _copy(
     moves = [move for move in journal.moves(intent.account, intent.ident, intent.message_id)
              if move.target == intent.target]
     found = set(copies(mailbox, intent.target, intent.message_id, digest, intent.ident))
-    same = set(copies(mailbox, intent.target, intent.message_id, digest, intent.ident, arrived)) if arrived else found
-    passing = {seen.uid for seen in sightings if seen.uid in since - found and seen.ident == intent.ident}
+    marks = [name for act in journal.acts(intent.account, intent) if (act.act, act.state) == ("keyword", "done")
+             for name in act.target.split()]
+    same = found
+    if arrived:
+        same = set(copies(mailbox, intent.target, intent.message_id, digest, intent.ident, arrived, marks))
+    passing = {seen.uid for seen in sightings if seen.uid in since - found and seen.ident == intent.ident
+               and may_be_one(seen.arrived, arrived)}
     mine = sorted((same | passing) - {move.new_uid for move in moves} - before)
     unknown = sum(move.new_uid is None for move in moves)
     return mine[-1] if len(mine) > unknown else None
@@ -255,11 +262,11 @@ def standing(mailbox: Mailbox, uids: Iterable[int]) -> dict[int, frozenset[str]]
 
 def copies(
     mailbox: Mailbox, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str,
-    arrived: datetime | None = None,
+    arrived: datetime | None = None, shown: Iterable[str] = (),
 ) -> list[int]:
     """The UIDs that a message has in a folder; none where that folder is gone."""
     try:
-        return mailbox.locate(folder, message_id, digest, ident, arrived)
+        return mailbox.locate(folder, message_id, digest, ident, arrived, shown)
     except MailboxError:
         return []
 

@@ -271,10 +271,11 @@ class Reader:
         return sorted(self._search("ANSWERED"))
 
     def locate(
-        self, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str, arrived: datetime | None = None
+        self, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str,
+        arrived: datetime | None = None, shown: Iterable[str] = (),
     ) -> list[int]:
-        """UIDs of the messages in `folder` with this Message-ID and this ident, and if given of this INTERNALDATE; the
-        selected folder stays selected."""
+        """UIDs of the messages in `folder` with this Message-ID and this ident, if given of this INTERNALDATE, and with
+        all of these keywords; the selected folder stays selected."""
         run = _run(message_id)
         search = ("HEADER", "Message-ID", quoted(run)) if message_id else ("NOT", "HEADER", "Message-ID", quoted("@"))
         before = self._selected
@@ -290,6 +291,7 @@ class Reader:
             return [
                 found.address.uid for found in self.fetch(uids)
                 if digest(found.raw) == ident and arrived in (None, found.arrived)
+                and lower(shown) <= lower(found.flags)
             ]
         finally:
             if away:

@@ -21,6 +21,7 @@ from typing import Self, TypeVar
 from mailtagger.errors import MailboxError, MailtaggerError, TryLater
 from mailtagger.imap import BIG, PARTIAL, Address, CannotMove, FolderInfo, FolderState, Moved, Proven, RawMessage
 from mailtagger.imap_reader import Head, Status
+from mailtagger.imap_syntax import lower
 
 T = TypeVar("T")
 
@@ -306,7 +307,8 @@ class MemoryMailbox:
         return self._run("expunge", remove)
 
     def locate(
-        self, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str, arrived: datetime | None = None
+        self, folder: str, message_id: str, digest: Callable[[bytes], str], ident: str,
+        arrived: datetime | None = None, shown: Iterable[str] = (),
     ) -> list[int]:
         def find() -> list[int]:
             if folder not in self.server.folders:
@@ -314,6 +316,7 @@ class MemoryMailbox:
             return [
                 uid for uid, message in sorted(self.server.folders[folder].messages.items())
                 if message_id.encode() in message.raw and arrived in (None, message.arrived)
+                and lower(shown) <= lower(message.flags)
                 and digest(message.raw[:PARTIAL] if len(message.raw) > BIG else message.raw) == ident
             ]
 

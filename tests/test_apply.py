@@ -260,7 +260,9 @@ def test_a_duplicate_in_the_spam_folder_is_not_taken_for_the_copy(mailbox: Memor
     assert mailbox.server.raws("Junk") == [content, content]
 
 
-@pytest.mark.parametrize("known", ["by MOVE", "it was sighted before", "its like was judged", "it arrived later"])
+@pytest.mark.parametrize("known", [
+    "by MOVE", "it was sighted before", "its like was judged", "it arrived later", "it has no mark of ours",
+])
 def test_nothing_is_deleted_because_of_a_twin_in_the_spam_folder(
     mailbox: MemoryMailbox, journal: Journal, known: str
 ) -> None:
@@ -270,7 +272,9 @@ def test_nothing_is_deleted_because_of_a_twin_in_the_spam_folder(
     twin = mailbox.server.deliver(content, "Junk")
     if known == "it was sighted before":
         Places(journal).saw("home", Address("Junk", 1, twin), "twice@example.org", len(content), identify(content))
-    [move, _] = deliver(mailbox, content)
+    [move, mark] = deliver(mailbox, content)
+    if known == "it has no mark of ours":
+        perform(mailbox, journal, [mark], identify)
     if known != "it arrived later":  # its like may have come within the same second
         mailbox.server.folders["INBOX"].messages[1].arrived = mailbox.server.folders["Junk"].messages[twin].arrived
     if known == "its like was judged":
