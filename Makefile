@@ -9,6 +9,9 @@ PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c '$(SUITABLE)' >/dev/null 2>&1 && { command -v $$p; break; }; done)
 APT := apt-get install --no-install-recommends -y
 
+# One thread for torch: two of each of four processes wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs
+
 .DEFAULT_GOAL := help
 FAULT_TOOLS := cyrus-common libsasl2-modules sasl2-bin faketime
 .PHONY: help venv demo test test-faults ledger soak load check bench bench-train model dovecot cyrus clean
@@ -22,11 +25,11 @@ demo: $(VENV)/demo ## an IMAP server, sample mail, and mailtagger at work on it;
 	@$(BIN)/mailtagger demo $(if $(KEEP),--keep)
 
 test: $(VENV)/dev dovecot ## the whole test suite; as root it installs Dovecot where that is missing
-	@$(if $(ARGS),,$(BIN)/python -m pytest -rs -n 4 tests/faults)
-	@$(BIN)/python -m pytest -rs $(or $(ARGS),-n 4 --ignore tests/faults)
+	@$(if $(ARGS),,$(PYTEST) -n 4 tests/faults)
+	@$(PYTEST) $(or $(ARGS),-n 4 --ignore tests/faults)
 
 test-faults: $(VENV)/train dovecot cyrus ## all 82 faults on Dovecot and Cyrus; writes docs/faults.md
-	@$(BIN)/python -m pytest -rs -n 4 --faults all --faults-table docs/faults.md tests/faults $(ARGS)
+	@$(PYTEST) -n 4 --faults all --faults-table docs/faults.md tests/faults $(ARGS)
 
 ledger: $(VENV)/dev dovecot ## N messages through faults, kills and a user at work, then the account of each (SEED, SERVER, STRIP)
 	@$(BIN)/python -m tests.ledger --messages $(or $(N),1000) $(if $(SEED),--seed $(SEED)) $(if $(SERVER),--server $(SERVER)) $(if $(STRIP),--strip $(STRIP)) $(ARGS)
