@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -648,26 +648,32 @@ def retrain(
 def _terminated() -> Iterator[None]:
     """SIGTERM ends the command as Ctrl-C does: what it has written aside is cleared away, and the status is 130.
 
-    Python acts on a signal between two of its instructions, and a step of a training is one of them. What takes longer
-    than LATE is broken off, and the next run clears away what is left of it.
+    Python acts on a signal between two of its instructions, and a step of a training or loading torch is one of them.
+    What takes longer than LATE is killed by a process that needs nothing of this one, and the next run clears away what
+    is left of it.
     """
     heard, write = os.pipe()
     os.set_blocking(write, False)
-
-    def listen() -> None:
+    parent = os.getpid()
+    if not (watcher := os.fork()):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        os.close(write)
         if os.read(heard, 1):  # a signal; nothing: there was none until the end
             time.sleep(LATE)
-            os._exit(130)
-        os.close(heard)
-
+            if os.getppid() == parent:
+                os.kill(parent, signal.SIGKILL)
+        os._exit(0)
+    os.close(heard)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.set_wakeup_fd(write)
-    Thread(target=listen, daemon=True).start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(-1)
         os.close(write)
+        os.kill(watcher, signal.SIGKILL)
+        os.waitpid(watcher, 0)
         signal.signal(signal.SIGTERM, before)
 
 

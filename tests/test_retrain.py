@@ -259,6 +259,21 @@ class TestTraining:
         assert time.monotonic() - began < 5
         assert (user.past(), user.models) == ([], ["current", "tiny-20261124"])
 
+    def test_terminated_where_python_is_not_asked(self, user: User) -> None:
+        """In a step that lets no other thread of Python run, such as loading torch on a busy machine: SIGTERM ends it
+        all the same, within 5 s."""
+        user.teach(*map(lesson, OFFERS[:5]))
+        held = "retrain.retrain = lambda *given: (print('held', flush=True), sum(range(10**10)))"
+        script = f"from mailtagger import cli, retrain; {held}; cli.main()"
+        command = [sys.executable, "-c", script, "--config", str(user.config), "retrain"]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            assert process.stdout.readline() == b"held\n"
+            began = time.monotonic()
+            process.terminate()
+            assert process.wait(20) == -signal.SIGKILL
+        assert time.monotonic() - began < 5
+
     def test_a_full_disk_is_a_sentence(self, user: User, monkeypatch: pytest.MonkeyPatch) -> None:
         """The copy that cannot be written is cleared away, and the old model serves."""
         user.teach(*map(lesson, OFFERS[:5]))
