@@ -368,7 +368,7 @@ def test_a_file_counts_the_lessons_of_the_only_account(
     home: dict[str, Any] = {"name": "home", "host": "localhost", "username": "alice"}
     one = configured(tmp_path, packaged.path, home)
     assert mailtagger("--config", one, "explain", path, "--json").records[0]["lessons_learned"] == 3
-    two = configured(tmp_path, packaged.path, home, home | {"name": "work"})
+    two = configured(tmp_path, packaged.path, home, home | {"name": "work", "username": "bob"})
     assert mailtagger("--config", two, "explain", path, "--json").records[0]["lessons_learned"] == 0
     named = mailtagger("--config", two, "explain", path, "--account", "home", "--json").records[0]
     assert (named["account"], named["lessons_learned"]) == ("home", 3)
