@@ -87,7 +87,7 @@ def test_82_what_a_command_for_one_password_sees_of_another(bench: Bench) -> Non
     with Scripted() as server:
         marker = bench.directory / "asked"
         command = ["sh", "-c", f"touch {marker}; exec sleep 20"]
-        bench.configure(account(server), account(server, name="store", password_command=command))
+        bench.configure(account(server), account(server, name="store", username="bob", password_command=command))
         daemon = bench.start(MAILTAGGER_HOME_PASSWORD=PASSWORD)
         daemon.until(marker.exists)
         seen = shown(daemon)
