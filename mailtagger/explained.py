@@ -61,7 +61,7 @@ def _personal(record: Record) -> list[str]:
     count = record["lessons_learned"]
     score = "which is the score" if record["checked"] else "which is not the score"
     return [
-        "", f"Your {many(count, 'lesson', 'adds', 'add')} {personal:+.2f}.",
+        "", f"Your {many(count, 'lesson', 'adds', 'add')} {personal:+z.2f}.",
         *_both(said, "part", ("everything else in it", record["personal_rest"])),
         f"Together {odds}, {score}.",
     ]
@@ -78,9 +78,9 @@ def _both(said: Sequence[tuple[str, float]], what: str, rest: tuple[str, float])
         pushing = [one for one in said if sign * one[1] >= LEAST][:SHOWN]
         others = [one for one in others if one not in pushing]
         if pushing:
-            told += [f"  towards {way}:", *(f"    {odds:+.2f}  {text}" for text, odds in pushing)]
+            told += [f"  towards {way}:", *(f"    {odds:+z.2f}  {text}" for text, odds in pushing)]
     left = [(many(len(others), f"other {what}"), math.fsum(odds for _, odds in others))] if others else []
-    return [*told, "  beyond these:", *(f"    {odds:+.2f}  {text}" for text, odds in [*left, rest])]
+    return [*told, "  beyond these:", *(f"    {odds:+z.2f}  {text}" for text, odds in [*left, rest])]
 
 
 def _lessons(record: Record) -> list[str]:
