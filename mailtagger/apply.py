@@ -230,10 +230,10 @@ def _copy(
     moves = [move for move in journal.moves(intent.account, intent.ident, intent.message_id)
              if move.target == intent.target]
     found = set(copies(mailbox, intent.target, intent.message_id, digest, intent.ident))
-    marks = [name for act in journal.acts(intent.account, intent) if (act.act, act.state) == ("keyword", "done")
-             for name in act.target.split()]
     same = found
     if arrived:
+        marks = [name for act in journal.acts(intent.account, intent) if (act.act, act.state) == ("keyword", "done")
+                 for name in act.target.split()]
         same = set(copies(mailbox, intent.target, intent.message_id, digest, intent.ident, arrived, marks))
     passing = {seen.uid for seen in sightings if seen.uid in since - found and seen.ident == intent.ident
                and may_be_one(seen.arrived, arrived)}

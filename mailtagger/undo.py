@@ -140,14 +140,14 @@ def _tasks(journal: Journal, acts: Sequence[Intent]) -> list[Task]:
     groups: dict[tuple[str, int, int], list[Intent]] = {}
     for act in sorted(acts, key=lambda act: act.id):
         groups.setdefault((act.folder, act.uidvalidity, act.uid), []).append(act)
-    tasks = []
+    lessons, tasks = Lessons(journal), []
     for place, group in groups.items():
         first, address = group[0], Address(*place)
         moves = [act for act in journal.acts(first.account, address)
                  if act.act == "move" and act.state == "done" and not act.why.startswith(UNDONE)]
         folder, uid = (moves[-1].target, moves[-1].new_uid) if moves else (first.folder, first.uid)
         left = Wanted(first.ident, first.message_id, folder, uid, first.folder)
-        since = moves[-1].closed_at if moves else None
-        agreed = since and Lessons(journal).word(first.account, first.ident, first.message_id, since) == "spam"
-        tasks.append(Task(tuple(group), journal.judged(first.account, address), left, bool(agreed)))
+        agreed = bool(moves) and lessons.word(
+            first.account, first.ident, first.message_id, moves[-1].closed_at) == "spam"
+        tasks.append(Task(tuple(group), journal.judged(first.account, address), left, agreed))
     return sorted(tasks, key=lambda task: -task.acts[-1].id)
