@@ -11,7 +11,8 @@ import hashlib
 import re
 from dataclasses import dataclass
 from email.header import decode_header
-from email.utils import parseaddr
+from email.utils import getaddresses
+from itertools import islice
 from urllib.parse import urlsplit
 
 import chardet
@@ -22,6 +23,7 @@ PART_LIMIT = 100
 DEPTH_LIMIT = 20
 TEXT_LIMIT = 1_000_000
 HTML_DEPTH_LIMIT = 1_000
+LINK_LIMIT = 200  # links whose hosts are looked at, in each part
 PARAMETERS_LIMIT = 4_000  # bytes of a Content-Type: the standard library's time grows with their square
 SHORT = 200  # characters: a body so short may only point at what is attached, so attached text is read as well
 RAW_LIMIT = 4_000_000  # beyond this the standard library's parser alone takes over a second
@@ -52,6 +54,7 @@ _NESTS = (  # what opens a level, how often it may, and what is put in its place
 _PARAMETERS = re.compile(
     rb"(?<![^\r\n])content-(?:type|disposition)[ \t]*:(?:[^\r\n]++|(?:\r\n|\r|\n)[ \t])*+", re.I
 )
+_LINK = re.compile(r"\bhttps?://[^\s<>\"']{1,300}", re.I)
 _FOLD = re.compile(r"\r?\n[ \t]+")
 _EXTENSION = re.compile(r"\.([a-z0-9]{1,5})\s*$", re.I)
 
@@ -69,6 +72,10 @@ class Mail:
     html_only: bool = False
     hidden: bool = False  # some HTML text was made invisible
     mismatch: bool = False  # a link shows one host and leads to another
+    named: bool = True  # From says a name beside the address
+    recipient: str = ""  # address of To, the first, lower case; "" where it names nobody
+    hosts: tuple[str, ...] = ()  # that links lead to, each once, lower case
+    pictures: bool = False  # some are fetched from elsewhere
     notes: tuple[str, ...] = ()
 
 
@@ -112,31 +119,32 @@ def parse(raw: bytes) -> Mail:
             text = text_of(part)
             if text.strip():
                 (html if kind == "text/html" or _looks_html(text) else plain).append(text)
-    hidden = mismatch = False
-    visible: list[str] = []
-    for source in html:
-        shown, has_hidden, has_mismatch = _html_text(source)
-        visible.append(shown)
-        hidden |= has_hidden
-        mismatch |= has_mismatch
-    body = "\n".join(plain) if plain else "\n".join(visible)
+    pages = [_page(source) for source in html]
+    body = "\n".join(plain) if plain else "\n".join(page.text for page in pages)
+    links = [link for page in pages for link in page.links]
+    links += [found[0] for text in plain for found in islice(_LINK.finditer(text), LINK_LIMIT)]
     if len(body) < SHORT:
         for part, of_html in attached:
             text = text_of(part)
-            body += "\n" + (_html_text(text)[0] if of_html or _looks_html(text) else text)
+            body += "\n" + (_page(text).text if of_html or _looks_html(text) else text)
     subject = _header(message, "Subject", notes)
+    name, sender = _address(message, "From", notes)
     if not body.strip() and not subject.strip():
         notes.append("no text")
     return Mail(
         subject=subject,
         body=body,
-        sender=_address(message, "From", notes),
-        reply_to=_address(message, "Reply-To", notes),
+        sender=sender,
+        named=bool(name) or not sender,
+        recipient=_address(message, "To", notes)[1],
+        reply_to=_address(message, "Reply-To", notes)[1],
         message_id=_message_id(message),
         attachments=tuple(attachments),
         html_only=bool(html) and not plain,
-        hidden=hidden,
-        mismatch=mismatch,
+        hidden=any(page.hidden for page in pages),
+        mismatch=any(page.mismatch for page in pages),
+        hosts=tuple(dict.fromkeys(host for link in links if (host := _host(link)))),
+        pictures=any(page.pictures for page in pages),
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -233,7 +241,10 @@ def _raw_header(message: email.message.Message, name: str) -> str:
 
 def _header(message: email.message.Message, name: str, notes: list[str]) -> str:
     """Return a header with its encoded words (RFC 2047) decoded, on one line."""
-    value = _raw_header(message, name)
+    return _decoded(_raw_header(message, name), name, notes)
+
+
+def _decoded(value: str, name: str, notes: list[str]) -> str:
     if "=?" in value:
         try:
             value = "".join(
@@ -245,13 +256,18 @@ def _header(message: email.message.Message, name: str, notes: list[str]) -> str:
     return " ".join(printable(value).split())
 
 
-def _address(message: email.message.Message, name: str, notes: list[str]) -> str:
+def _address(message: email.message.Message, name: str, notes: list[str]) -> tuple[str, str]:
+    """Return (name, address in lower case) of the first address that a header has, or two times "".
+
+    Encoded words are decoded after the header was taken apart: there may be commas in them (RFC 2047 §6.2).
+    """
+    value = " ".join(printable(_FOLD.sub(" ", _raw_header(message, name)[:1000])).split())
     try:
-        address = parseaddr(_header(message, name, notes)[:1000])[1].lower()
+        found = next(((whose, address) for whose, address in getaddresses([value]) if "@" in address), ("", ""))
     except (ValueError, IndexError):
         notes.append(f"broken {name}")
-        return ""
-    return address if "@" in address else ""  # what Python's versions make of one without differs
+        return "", ""
+    return _decoded(found[0], name, notes).strip(), found[1].lower()
 
 
 def _message_id(message: email.message.Message) -> str:
@@ -320,14 +336,26 @@ def _looks_html(text: str) -> bool:
     return bool(begins) or len(_TAG.findall(text[:20_000])) >= 5
 
 
-def _html_text(source: str) -> tuple[str, bool, bool]:
-    """Return (visible text, some was hidden, a link lies about its host) of an HTML document."""
+@dataclass(frozen=True)
+class _Page:
+    """What an HTML document shows, and does not show."""
+
+    text: str = ""  # what is visible
+    hidden: bool = False  # some was not
+    mismatch: bool = False  # a link lies about its host
+    links: tuple[str, ...] = ()  # their targets
+    pictures: bool = False  # some are fetched from elsewhere
+
+
+def _page(source: str) -> _Page:
+    """Return what an HTML document shows; what is hidden is left out, links and pictures in it as well."""
     tree = LexborHTMLParser(_shallow(source))
     root = tree.body or tree.root
     if root is None:
-        return "", False, False
-    hidden = mismatch = False
+        return _Page()
+    hidden = mismatch = pictures = False
     pieces: list[str] = []
+    links: list[str] = []
     node: LexborNode | None = root
     while node is not None:
         tag = node.tag
@@ -340,8 +368,11 @@ def _html_text(source: str) -> tuple[str, bool, bool]:
             if _is_hidden(node):
                 hidden |= bool((node.text(deep=True) or "").strip())
                 enter = False
-            elif tag == "a":
+            elif tag in ("a", "area") and len(links) < LINK_LIMIT:
                 mismatch |= _lies(node)
+                links.append((node.attributes.get("href") or "").strip())
+            elif tag == "img":
+                pictures |= _host(node.attributes.get("src") or "") != ""
             if tag in _BLOCKS:
                 pieces.append("\n")
         following = node.child if enter else None
@@ -354,7 +385,7 @@ def _html_text(source: str) -> tuple[str, bool, bool]:
         if node is None or (node.mem_id == root.mem_id and following is None):
             break
         node = following
-    return "".join(pieces), hidden, mismatch
+    return _Page("".join(pieces), hidden, mismatch, tuple(links), pictures)
 
 
 def _shallow(source: str) -> str:
@@ -385,8 +416,14 @@ def _lies(link: LexborNode) -> bool:
     shown = _HOST.match((link.text(deep=True) or "")[:300])
     if not shown:
         return False
-    try:
-        target = urlsplit((link.attributes.get("href") or "").strip()).hostname or ""
-    except ValueError:
-        return False
+    target = _host(link.attributes.get("href") or "")
     return bool(target) and target.split(".")[-2:] != shown.group(1).lower().split(".")[-2:]
+
+
+def _host(link: str) -> str:
+    """Return the host that a link leads to, in lower case; "" for what is none, as mailto: and cid: are."""
+    try:
+        found = urlsplit(link.strip())
+        return (found.hostname or "") if found.scheme in ("http", "https", "") else ""
+    except ValueError:
+        return ""

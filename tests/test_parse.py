@@ -62,6 +62,40 @@ def test_a_link_that_shows_another_host_is_noticed(target: str, lies: bool) -> N
     assert html(f"<a href='{target}'>www.bank.com</a>").mismatch is lies
 
 
+def test_links_pictures_and_people_are_known() -> None:
+    """Hosts of what can be clicked or read, each once; pictures from elsewhere; who it is from and to."""
+    page = (
+        "<a href='HTTPS://www.Shop.example:443/a'>x</a><a href='//shop.example/b'>y</a><a href='mailto:a@b.example'>"
+        "z</a><div style='display:none'><a href='http://hidden.example'>h</a></div><a href='http://[bad'>w</a>"
+    )
+    assert html(page).hosts == ("www.shop.example", "shop.example")
+    letter = b"see http://u@one.example/x, http://two.example."
+    text = parse(b"From: a@b.example\nTo: Me <ME@x.example>, you@x.example\n\n" + letter)
+    assert text.hosts == ("one.example", "two.example.")
+    assert (text.named, text.recipient, text.pictures) == (False, "me@x.example", False)
+    assert parse(b"From: A <a@b.example>\nTo: undisclosed-recipients:;\n\nx").recipient == ""
+    assert parse(b"From: A <a@b.example>\n\nx").named
+    assert html("<img src='http://x.example/a.png'>").pictures
+    assert not html("<img src='cid:1'><div hidden><img src='http://x.example/a.png'></div>").pictures
+
+
+@pytest.mark.parametrize(
+    ("value", "address", "named"),
+    [
+        ("=?utf-8?q?J=C3=B8rn=2C_Anna?= <anna@example.org>", "anna@example.org", True),
+        ("=?utf-8?q?Future?= , <admin@example.org>", "admin@example.org", False),
+        ('"boss@corp.example" <evil@bad.example>', "evil@bad.example", True),
+        ('"x <boss@corp.example>" <evil@bad.example>', "evil@bad.example", True),
+        ("Mailer Daemon <>", "", True),
+        ("<ANNA@Example.org>", "anna@example.org", False),
+    ],
+)
+def test_a_sender_is_told_by_the_address_that_counts(value: str, address: str, named: bool) -> None:
+    """A comma in an encoded name ends no address, and an address in a name is none."""
+    mail = parse(f"From: {value}\n\nx".encode())
+    assert (mail.sender, mail.named) == (address, named)
+
+
 def test_undeclared_and_wrong_charsets_still_give_letters() -> None:
     """UTF-8 without a word about it, and Latin-1 called UTF-8."""
     assert parse("Subject: x\n\nGrüße".encode()).body == "Grüße"
