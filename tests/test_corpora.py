@@ -52,7 +52,11 @@ def root(tmp_path: Path) -> Path:
         part = ("train", "train", "valid", "test")[i % 4]
         split.append([str(i), str(i % 6 + 1), "ham", "d", f"n{i}", "valid" if i % 5 == 0 else "train", part])
     (tmp_path / corpora.ENRON_SPLIT).write_text(table(split))
-    mails = {"ham/easy/1": eml("lunch", "at noon"), "ham/hard/2": eml("news", "weekly"), "spam/3": eml("pills", "buy")}
+    mails = {
+        "ham/easy/1": b"From x\nList-Id: Users\n <ilug.Linux.ie>\n" + eml("lunch", "at noon"),
+        "ham/hard/2": b"From: News <a@News.example>\n" + eml("news", "weekly"),
+        "spam/3": eml("pills", "buy"),
+    }
     pack(tmp_path / "spamassassin.tar.gz", {**mails, "readme": b"not a mail"})
     pack(tmp_path / "phishing_to_2024.tar.gz", {"phishing/2023/a.eml": eml("your account", "verify it now")})
     for name, label in (("modern_ham_a", "ham"), ("modern_ham_c", "ham"), ("modern_spam_a", "spam")):
@@ -155,8 +159,8 @@ def test_raw_mail(root: Path) -> None:
     """Mail in archives has the label and source that its folder or manifest says, and the text that live mail has."""
     found = [d for name in ("spamassassin", "phishing", "modern_ham_c") for d in corpora.read(name, root)]
     assert [(d.source, d.label, d.key) for d in found] == [
-        ("spamassassin/easy", "ham", "spamassassin/ham/easy/1"),
-        ("spamassassin/hard", "ham", "spamassassin/ham/hard/2"),
+        ("spamassassin/easy/ilug.linux.ie", "ham", "spamassassin/ham/easy/1"),
+        ("spamassassin/hard/news.example", "ham", "spamassassin/ham/hard/2"),
         ("spamassassin/spam", "spam", "spamassassin/spam/3"),
         ("phishing/2023", "spam", "phishing/phishing/2023/a.eml"),
         ("modern/receipt/spree", "ham", "modern_ham_c/receipt/spree/1.eml"),

@@ -13,6 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.parser import BytesHeaderParser
 from pathlib import Path, PurePosixPath
 from typing import Literal, cast
 
@@ -38,6 +39,13 @@ WAY = {  # file → how to get it
     "modern_ham_c.tar.gz": _OWN,
     "modern_spam_a.tar.gz": _OWN,
 }
+_WRITERS = {
+    "List-Id": r"<([^<>\s]+)>",
+    "Mailing-List": r"list ([^\s;]+)",
+    "X-Mailing-List": r"<([^<>\s]+)>",
+    "From": r"@([^\s<>]+)",
+}
+_ENVELOPE = re.compile("modern/(?:wrapped|text)-")  # made for the text, so that its header tells nothing
 _ESCAPED = re.compile("[\udc80-\udcff]")  # a byte that is no UTF-8
 NAMES = ("enron", "spamassassin", "phishing", "modern_ham_a", "modern_ham_c", "modern_spam_a")
 
@@ -47,7 +55,7 @@ class Document:
     """One mail."""
 
     corpus: str  # one of NAMES; own: added by the user
-    source: str  # enron/3, spamassassin/hard, phishing/2023, modern/receipt/spree, own/Maildir
+    source: str  # enron/3, spamassassin/hard/lockergnome.com, phishing/2023, modern/receipt/spree, own/Maildir
     key: str  # unique over all corpora
     label: Label | None  # None: nobody said, so that language models alone read it
     text: str  # cleaned
@@ -96,7 +104,8 @@ def cleaned(raw: Raw) -> Document:
     """The document in the one form that every corpus and live mail have."""
     if isinstance(raw.content, bytes):
         mail = parse(raw.content)
-        subject, message, text = mail.subject, mail.body, clean(mail)
+        subject, message = mail.subject, mail.body
+        text = clean_text(subject, message) if _ENVELOPE.match(raw.source) else clean(mail)
     else:
         subject, message = map(printable, raw.content)
         text = clean_text(subject, message)
@@ -199,10 +208,19 @@ def _spamassassin(root: Path, broken: list[str]) -> Iterator[Raw]:
     for member, content in _members(root, "spamassassin.tar.gz"):
         label, *kind = PurePosixPath(member).parts[:2]
         if label in ("ham", "spam"):
-            source = f"spamassassin/{kind[0] if label == 'ham' else label}"
+            source = f"spamassassin/{kind[0]}/{_writer(content)}" if label == "ham" else "spamassassin/spam"
             yield Raw("spamassassin", source, f"spamassassin/{member}", cast(Label, label), content)
         else:
             broken.append(f"spamassassin/{member}: it stands neither in ham/ nor in spam/")
+
+
+def _writer(content: bytes) -> str:
+    """The list that a mail came by, or the domain that it is from: SpamAssassin's good mail is that of many."""
+    head = BytesHeaderParser().parsebytes(re.sub(rb"\AFrom [^\n]*\n", b"", content))
+    for name, pattern in _WRITERS.items():
+        if found := re.search(pattern, str(head.get(name, ""))):
+            return re.sub("[^a-z0-9.@-]", "-", found[1].lower())
+    return "unknown"
 
 
 def _phishing(root: Path) -> Iterator[Raw]:

@@ -134,9 +134,9 @@ def overview(rows: Sequence[Row], broken: Sequence[str]) -> str:
     seen: set[str] = set()
     doubles: Counter[str] = Counter()
     for row in rows:
-        doubles[row.document.source] += row.group in seen
+        doubles[_shown(row)] += row.group in seen
         seen.add(row.group)
-    for source, inside in _by(rows, lambda row: row.document.source):
+    for source, inside in _by(rows, _shown):
         lines.append(_line(source, inside, doubles[source]))
     lines.append(_line("all", rows, sum(doubles.values())))
     lines += ["", f"| corpus | {' | '.join(PARTS)} | exact doubles | near doubles |", f"|{'---|' * (len(PARTS) + 3)}"]
@@ -147,6 +147,12 @@ def overview(rows: Sequence[Row], broken: Sequence[str]) -> str:
     across = sum(len({row.document.corpus for row in inside}) > 1 for _, inside in _by(rows, lambda row: row.group))
     lines += ["", f"{len(seen)} near-duplicate groups, {across} of them over several corpora.", "", *_unused(broken)]
     return "\n".join(lines)
+
+
+def _shown(row: Row) -> str:
+    """The source as the overview names it: SpamAssassin's lists in one line."""
+    parts = row.document.source.split("/")
+    return "/".join(parts[:2] if row.document.corpus == "spamassassin" else parts)
 
 
 def _different(rows: Sequence[Row]) -> tuple[set[str], set[str]]:

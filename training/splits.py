@@ -121,7 +121,7 @@ def split(protocol: str, rows: Iterable[Row]) -> Split:
 
 
 def source_folds(rows: Iterable[Row]) -> dict[str, str]:
-    """The fold of each source. What one hand collected stays together: all of SpamAssassin, a project's templates of
+    """The fold of each source. What one hand wrote stays together: a list, a newsletter, a project's templates of
     every kind, the spam of a host's lists, the phishing of before 2024. The largest of a family goes first, to the fold
     that has least of its label from that family, so that every fold keeps something of everything to learn from."""
     hands = {row.document.source: _hand(row.document.source) for row in rows}
@@ -141,8 +141,6 @@ def source_folds(rows: Iterable[Row]) -> dict[str, str]:
 def _hand(source: str) -> str:
     family, _, rest = source.partition("/")
     match family:
-        case "spamassassin":
-            return family
         case "phishing":
             return source if rest == "2024" else "phishing/before"
         case "modern":
