@@ -65,7 +65,7 @@ build/corpora/about.json: mailtagger/clean.py mailtagger/parse.py | $(VENV)/trai
 	$(STAGE).prepare
 
 build/lm/complete: build/corpora/about.json
-	$(STAGE).lm --general-minutes 55 --general-characters 200000000 --mail-minutes 95 --resume $(BF16)
+	$(STAGE).lm --general-characters 45000000 --epochs 1 --general-minutes 600 --mail-minutes 600 --resume $(BF16)
 	@touch $@
 
 build/models/cross-%/meta.json: build/lm/complete

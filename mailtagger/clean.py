@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from mailtagger.parse import Mail
 
-VERSION = 2
+VERSION = 3
 _ZERO_WIDTH = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
 )
@@ -32,6 +32,7 @@ _RULE_LINE = re.compile(r"\s*(?:[_=*~-]\s*){10,}$")
 _FOOTER = re.compile(r"mailing\s+list|unsubscribe|sponsored\s+by|listinfo", re.I)
 _SCHEMES = frozenset(("http", "https", "ftp"))
 _PATH = frozenset("/?=&#%;~+:-._")
+_REGISTRIES = frozenset("ac co com edu gob gov gouv gv ltd ne net nom or org plc".split())  # below a country's domain
 _REPEATED = re.compile(r"([^\w\s])(?: \1)+")
 
 
@@ -208,6 +209,10 @@ def clean_text(subject: str, message: str) -> str:
     return " ".join(text.split())
 
 
+SHOUTED = 0.6, 0.35  # share of capitals in a subject and in a text from which on it is shouted
+FEW_WORDS = 15
+
+
 def structure(mail: Mail) -> str:
     """Return one token for each fact of structure that is worth one.
 
@@ -215,15 +220,37 @@ def structure(mail: Mail) -> str:
     newsletter of today has both, so a model would learn to distrust the shape of the mail of its time.
     """
     tokens = [f"xxattach {extension}" for extension in dict.fromkeys(mail.attachments[:5])]
-    if mail.mismatch:
-        tokens.append("xxmismatch")
-    if mail.reply_to and mail.sender and _domain(mail.reply_to) != _domain(mail.sender):
-        tokens.append("xxreplyto")
-    return " ".join(tokens)
+    sender = domain(mail.sender.rpartition("@")[2])
+    facts = {
+        "xxmismatch": mail.mismatch,
+        "xxreplyto": bool(mail.reply_to and sender) and domain(mail.reply_to.rpartition("@")[2]) != sender,
+        **_links(mail, sender),
+        "xxlinkip": any(host.replace(".", "").isdigit() for host in mail.hosts),
+        "xxnoname": not mail.named,
+        "xxnoto": bool(sender) and not mail.recipient,
+        "xxtoself": bool(sender) and mail.recipient == mail.sender,
+        "xxcaps": _shouted(mail.subject, 6, SHOUTED[0]) or _shouted(mail.body[:5000], 50, SHOUTED[1]),
+        "xxpicture": mail.pictures and len(mail.body.split()) < FEW_WORDS,
+    }
+    return " ".join([*tokens, *(token for token, true in facts.items() if true)])
 
 
-def _domain(address: str) -> str:
-    return ".".join(address.rpartition("@")[2].split(".")[-2:])
+def _links(mail: Mail, sender: str) -> dict[str, bool]:
+    """Whether the links of a mail lead to its sender's own domain: all, some or none of them."""
+    own = {domain(host) == sender for host in mail.hosts if sender and "." in host}
+    return {"xxlinkown": own == {True}, "xxlinkmixed": own == {True, False}, "xxlinkelse": own == {False}}
+
+
+def _shouted(text: str, least: int, share: float) -> bool:
+    """Whether capitals are this share of the letters, of which there are `least`."""
+    letters = sum(c.isalpha() for c in text)
+    return letters > least and sum(c.isupper() for c in text) > share * letters
+
+
+def domain(host: str) -> str:
+    """Return the domain that somebody registered: two labels, or three under co.uk, com.br and their like."""
+    labels = host.lower().strip(".").split(".")
+    return ".".join(labels[-3 if len(labels[-1]) == 2 and labels[-2:-1] and labels[-2] in _REGISTRIES else -2 :])
 
 
 def clean(mail: Mail) -> str:

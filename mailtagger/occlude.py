@@ -28,8 +28,15 @@ MEANS = {
     "xxzero": "invisible characters inside words",
     "xxmixed": "words that mix letters of several scripts",
     "xxspaced": "words spelled letter by letter",
-    "xxhtmlonly": "HTML without plain text",  # this and the next stand in texts of earlier models only
-    "xxhidden": "text that was made invisible",
+    "xxlinkown": "all links lead to the sender's own domain",
+    "xxlinkmixed": "some links lead to the sender's own domain",
+    "xxlinkelse": "no link leads to the sender's own domain",
+    "xxlinkip": "a link to a bare IP address",
+    "xxnoname": "a sender without a name",
+    "xxnoto": "addressed to nobody by name",
+    "xxtoself": "addressed to its own sender",
+    "xxcaps": "written in capitals",
+    "xxpicture": "a picture with few words or none",
 }
 DISGUISES = ("xxzero", "xxmixed", "xxspaced", "xxmismatch")
 

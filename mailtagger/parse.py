@@ -371,8 +371,8 @@ def _page(source: str) -> _Page:
             elif tag in ("a", "area") and len(links) < LINK_LIMIT:
                 mismatch |= _lies(node)
                 links.append((node.attributes.get("href") or "").strip())
-            elif tag == "img":
-                pictures |= _host(node.attributes.get("src") or "") != ""
+            elif tag == "img" and not pictures:
+                pictures = _host(node.attributes.get("src") or "") != ""
             if tag in _BLOCKS:
                 pieces.append("\n")
         following = node.child if enter else None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mailtagger.clean import TEXT_RULES, clean, clean_text, spaced_letters
 from mailtagger.parse import Mail
-from mailtagger.ulmfit.tokenizer import DISGUISES, STRUCTURE
+from mailtagger.ulmfit.tokenizer import DISGUISES, LINKS, STRUCTURE
 from training import augment
 from training.augment import TRICKS, disguised, padded, varied
 
@@ -33,7 +33,7 @@ texts = st.builds(
     st.sampled_from(["hi", "Re: Your order", "Dear Anna Smith"]),
     st.lists(st.sampled_from(WRITTEN), max_size=60).map(" ".join),
 )
-facts = st.sampled_from(["", " xxhtmlonly", " xxattach pdf xxhidden xxreplyto"])
+facts = st.sampled_from(["", " xxlinkown", " xxattach pdf xxreplyto xxlinkelse"])
 seeds = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 
 
@@ -89,9 +89,9 @@ def test_disguises_are_told() -> None:
 
 def test_padding_adds_words_of_the_other() -> None:
     """The text is whole, with at most 150 words of the other on one side and none of its marks."""
-    other = " ".join(f"w{chr(97 + i % 26)}{chr(97 + i // 26)}x" for i in range(300)) + " xxzero xxhidden"
+    other = " ".join(f"w{chr(97 + i % 26)}{chr(97 + i // 26)}x" for i in range(300)) + " xxzero xxcaps"
     made = [padded(SPAM, other, np.random.default_rng(seed)) for seed in range(40)]
-    assert all(body(SPAM) in text and "xxhidden" not in text and "xxzero" not in text for text in made)
+    assert all(body(SPAM) in text and "xxcaps" not in text and "xxzero" not in text for text in made)
     added = [len(text.split()) - len(SPAM.split()) for text in made]
     assert 20 <= min(added) < 60 < 110 < max(added) <= 150
     below = sum(text.startswith(body(SPAM)) for text in made)
@@ -108,6 +108,9 @@ def test_template_mail_is_sent_by_others_to_others() -> None:
         assert "corrected figures" not in text
         assert "thank you for your order from" in text and "xxurl" in text and "$ xxn" in text
     assert any("xxreplyto" in text for text in made) and any("xxreplyto" not in text for text in made)
+    sent = [varied(f"{RECEIPT} xxlinkown", np.random.default_rng(seed)) for seed in range(50)]
+    assert all(sum(fact in text.split() for fact in LINKS) == 1 for text in sent)
+    assert len({text.split()[-1] for text in sent if text.split()[-1] in LINKS}) == 3
 
 
 def test_words_are_in_the_normal_form() -> None:

@@ -66,6 +66,17 @@ def test_both_parts_are_weighed_and_calibrated() -> None:
     assert 0 < rule.ham_cutoff <= 0.5 <= rule.spam_cutoff < 1
 
 
+def test_what_the_model_cannot_read_has_no_say_in_the_cutoffs() -> None:
+    """The daemon calls it unsure at most, so that it is no false positive, nor is spam of the kind caught."""
+    known = np.where(~TRUTH & (LSTM + LINEAR > 2), 0.2, 0.9)
+    spam_cutoff = choose(LSTM, LINEAR, TRUTH, WEIGHTS, KINDS, known).spam_cutoff
+    assert spam_cutoff < choose(LSTM, LINEAR, TRUTH, WEIGHTS, KINDS).spam_cutoff - 0.02
+    folds = np.arange(COUNT) % 5
+    for told, sure in ((known, ~TRUTH), (np.where(TRUTH, 0.2, 0.9), TRUTH)):
+        p, bands = nested(LSTM, LINEAR, {}, TRUTH, WEIGHTS, KINDS, folds, told)
+        assert not bands[0].called_spam[told < 0.5].any() and (p[sure] > 0.9).any()
+
+
 def test_a_part_that_says_nothing_gets_no_share() -> None:
     """A linear part that is turned round is left out, not turned back."""
     rule = choose(LSTM, 8 - 3 * LINEAR, TRUTH, WEIGHTS, KINDS)

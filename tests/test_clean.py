@@ -3,12 +3,14 @@
 import re
 import time
 import unicodedata
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailtagger.clean import clean, clean_text
+from mailtagger.clean import clean, clean_text, structure
 from mailtagger.parse import Mail, parse
 
 RAW = """Hi Bob,
@@ -199,9 +201,36 @@ def test_structure_becomes_tokens_at_the_end() -> None:
         hidden=True,
         mismatch=True,
     )
-    assert clean(mail) == "hi there xxattach exe xxmismatch xxreplyto"
+    assert clean(mail) == "hi there xxattach exe xxmismatch xxreplyto xxnoto"
     assert clean(Mail(attachments=("pdf",))) == ""
     assert clean(Mail(body="-- * --", attachments=("pdf",))) == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "token"),
+    [
+        ({"hosts": ("www.shop.example", "img.shop.example")}, "xxlinkown"),
+        ({"hosts": ("www.shop.example", "t.other.example")}, "xxlinkmixed"),
+        ({"hosts": ("t.other.example",)}, "xxlinkelse"),
+        ({"hosts": ("t.other.example", "10.1.2.3")}, "xxlinkelse xxlinkip"),
+        ({"hosts": ()}, ""),
+        ({"sender": "a@shop.co.uk", "hosts": ("spam.co.uk",)}, "xxlinkelse"),
+        ({"sender": "a@news.shop.co.uk", "hosts": ("www.shop.co.uk",)}, "xxlinkown"),
+        ({"sender": "", "hosts": ("t.other.example",), "recipient": ""}, ""),
+        ({"named": False}, "xxnoname"),
+        ({"recipient": ""}, "xxnoto"),
+        ({"recipient": "news@mail.shop.example"}, "xxtoself"),
+        ({"subject": "ACT NOW FRIEND"}, "xxcaps"),
+        ({"subject": "FW: NATO"}, ""),
+        ({"body": "DEAR SIR I AM THE WIDOW OF THE LATE GENERAL AND I WRITE IN TRUST TO U"}, "xxcaps"),
+        ({"pictures": True}, "xxpicture"),
+        ({"pictures": True, "body": "here are the pictures we took on the first day of our holiday by the sea"}, ""),
+    ],
+)
+def test_a_fact_is_told_by_its_own_token(fields: dict[str, Any], token: str) -> None:
+    """Where links lead beside the sender's domain, whom a mail is from and to, capitals, a picture for words."""
+    letter = Mail("hi", "there", "news@mail.shop.example", recipient="me@home.example")
+    assert structure(replace(letter, **fields)) == token
 
 
 def test_collectors_marks_never_reach_the_text() -> None:

@@ -10,7 +10,10 @@ from training.examples import COPIES, COPIES_FOREIGN, english, examples
 from training.splits import Row
 
 RECEIPT = "your receipt from acme hello anna thank you for your order we have sent it to you on xxn2 may"
-QUITTUNG = "ihre quittung von acme hallo anna vielen dank fur ihre bestellung wir haben sie am xxn2 mai verschickt"
+QUITTUNG = (
+    "ihre quittung von acme hallo anna vielen dank fur ihre bestellung wir haben sie am xxn2 mai verschickt "
+    "xxurl acme de xxlinkown"
+)
 PILLS = "cheap pills without prescription order now and save xxn2 % on every pill that you order from our shop today"
 
 

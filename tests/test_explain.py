@@ -98,7 +98,7 @@ def test_the_words_that_push_to_spam_really_do(scorer: Scorer, path: Path) -> No
     """Spam without the words that are named as pushing it there scores lower, and lower than without as many others."""
     text = text_of(path)
     parts = occlude(scorer, text)
-    assert parts[0].log_odds > 0
+    assert max(part.log_odds for part in parts) > 0  # what pushes hardest may be a link to the sender's own domain
 
     def without(tokens: list[str]) -> float:
         return log_odds(scorer, re.sub(rf"(?<!\S)(?:{'|'.join(map(re.escape, tokens))})(?!\S)", "", text))
@@ -273,7 +273,7 @@ def test_a_person_reads_it(mailtagger: Mailtagger) -> None:  # noqa: F811
     """Score, verdict and words each way, in plain lines; no raw token among them."""
     done = mailtagger("explain", DEMO / "spam-phishing.eml")
     assert done.status == 0
-    assert "replies go to another domain than the sender's" in done.out
+    assert "no link leads to the sender's own domain" in done.out
     assert "towards spam:" in done.out and "towards ham:" in done.out and "the text as a whole" in done.out
     assert not re.search(r"\bxx[a-z]", done.out)
 

@@ -269,6 +269,7 @@ class TestTraining:
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
             assert process.stdout
             assert process.stdout.readline() == b"held\n"
+            time.sleep(0.5)  # until it is in the step
             began = time.monotonic()
             process.terminate()
             assert process.wait(20) == -signal.SIGKILL

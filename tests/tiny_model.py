@@ -140,8 +140,11 @@ def tiny_model(directory: Path, id: str = "tiny-20261124") -> Path:
 def texts(seed: int, count: int) -> tuple[list[str], list[float]]:
     """Cleaned messages put together from the sentences above, and how much each is spam.
 
-    Words that nobody wrote stand between them, so that the model learns to take what it has not seen for ham.
+    Words that nobody wrote stand between them, so that the model learns to take what it has not seen for ham; facts of
+    structure stand below them by chance, so that they say nothing.
     """
+    from mailtagger.ulmfit.tokenizer import STRUCTURE
+
     draw = random.Random(seed)
 
     def strange() -> str:
@@ -156,7 +159,8 @@ def texts(seed: int, count: int) -> tuple[list[str], list[float]]:
         parts += [strange() for _ in range(draw.choice([0, 0, 1, 3] if label == 1 else [0, 1, 3, 6]))]
         draw.shuffle(parts)
         end = draw.choice(["\n", ". ", "!\n", ".\n\n"])
-        found.append(clean_text(draw.choice([parts[0], "", "Re: " + parts[0]]), end.join(parts)))
+        text = clean_text(draw.choice([parts[0], "", "Re: " + parts[0]]), end.join(parts))
+        found.append(" ".join([text, *draw.sample(STRUCTURE, draw.choice([0, 1, 2, 3]))]))
         labels.append(label)
     return found, labels
 

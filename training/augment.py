@@ -14,7 +14,7 @@ from pathlib import Path
 from numpy.random import Generator
 
 from mailtagger.clean import TEXT_RULES, spaced_letters
-from mailtagger.ulmfit.tokenizer import DISGUISES, STRUCTURE
+from mailtagger.ulmfit.tokenizer import DISGUISES, LINKS, STRUCTURE
 
 Rule = Callable[[str], str]
 
@@ -23,7 +23,8 @@ ZERO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff"
 ALIKE = dict(zip("abcdeghijklmnopqrstuvwxy", "авсԁеɡһіјкӏмηорԛгѕтυνԝху", strict=True))
 LEET = {"a": "4@", "e": "3", "i": "1!", "l": "1", "o": "0", "s": "5$", "t": "7"}
 WORDS: dict[str, list[str]] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
-FACTS = {"xxmismatch": 0.08, "xxreplyto": 0.12}  # how many get one that had none
+FACTS = {"xxmismatch": 0.08, "xxreplyto": 0.12, "xxnoname": 0.04}  # how many get one that had none
+SENT_THROUGH = dict(zip(LINKS, (0.55, 0.25, 0.2), strict=True))  # good mail with links, by where they lead
 
 
 def _any(name: str) -> str:
@@ -142,12 +143,19 @@ def _receiver(body: str, rng: Generator) -> str:
 
 
 def _other_facts(facts: Sequence[str], rng: Generator) -> list[str]:
-    """Draw the facts of structure anew: most stay, some come."""
+    """Draw the facts of structure anew: most stay, some come, and links may be sent through a service."""
     kept = [fact for fact in facts if rng.random() < 0.75]
     come = [fact for fact, share in FACTS.items() if fact not in facts and rng.random() < share]
+    if {*facts} & {*LINKS} and not {*kept} & {*LINKS}:
+        come.append(where_links_lead(rng))
     if not facts and rng.random() < 0.1:
         come.append("xxattach pdf")
     return sorted((*kept, *come), key=lambda fact: STRUCTURE.index(fact.split()[0]))
+
+
+def where_links_lead(rng: Generator) -> str:
+    """Draw the fact of where the links of a good commercial mail lead."""
+    return str(rng.choice([*SENT_THROUGH], p=[*SENT_THROUGH.values()]))
 
 
 def _one(name: str, rng: Generator) -> str:

@@ -1,7 +1,7 @@
 """How much each mail counts: kinds of mail by the root of their number, ham and spam alike in sum."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,10 +14,10 @@ def kind(row: Row) -> str:
     return f"{family}/{rest.partition('/')[0]}" if family in ("modern", "spamassassin") else family
 
 
-def balance(rows: Sequence[Row]) -> list[float]:
+def balance(rows: Sequence[Row], of: Callable[[Row], str] = kind) -> list[float]:
     """Return a weight for each row: kinds by the root of their count, ham and spam alike in sum, mean 1."""
-    counts = Counter((row.document.label, kind(row)) for row in rows)
-    weights = np.array([counts[row.document.label, kind(row)] ** -0.5 for row in rows])
+    counts = Counter((row.document.label, of(row)) for row in rows)
+    weights = np.array([counts[row.document.label, of(row)] ** -0.5 for row in rows])
     spam = np.array([row.document.label == "spam" for row in rows])
     weights[spam] /= weights[spam].sum()
     weights[~spam] /= weights[~spam].sum()

@@ -6,7 +6,8 @@ Every mail is judged by the model that saw no labelled mail of its source (`spli
 model under it has read all training mail, without labels. From these scores `choose` makes the rule that the default
 model ships with, build/calibration.json. The tables judge each fold by the rule that the other four give, so that no
 mail has a say in the cutoffs it is judged by, and the linear models beside it likewise. Mail whose label is known to be
-wrong, or whose text says nothing for any label (`labels`), is left out.
+wrong, or whose text says nothing for any label (`labels`), is left out. A text that holds too few words that the model
+knows is at most unsure, here as in the daemon (`mailtagger.decide`).
 """
 
 import argparse
@@ -24,6 +25,7 @@ from safetensors.numpy import load as safetensors
 from sklearn.linear_model import LogisticRegression
 
 from mailtagger.artifact import WEIGHTS, Artifact
+from mailtagger.decide import FAMILIAR
 from mailtagger.errors import MailtaggerError
 from mailtagger.score import Scorer
 from mailtagger.ulmfit.export import linear_part
@@ -82,34 +84,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = prepare.load(chosen.data)
     test: list[Row] = []
     left_out, seen = wrong(), set[str]()
-    folds, lstm, linear = (np.zeros(0) for _ in range(3))
+    folds, lstm, linear, known = (np.zeros(0) for _ in range(4))
     others: dict[str, Scores] = {name: np.zeros(0) for name in BASELINES}
     for protocol in wanted:
-        known = split(protocol, rows)
-        if models[protocol].meta.metrics["training"].get("test") != fingerprint(known.test):
+        one = split(protocol, rows)
+        if models[protocol].meta.metrics["training"].get("test") != fingerprint(one.test):
             raise MailtaggerError(
                 f"The model {models[protocol].id} was trained for another test set than {protocol} has today.",
                 "Train it again: the corpora or the cleaning changed since.",
             )
-        judged = [row for row in known.test if row.group not in seen and row.document.key not in left_out]
+        judged = [row for row in one.test if row.group not in seen and row.document.key not in left_out]
         seen |= {row.group for row in judged}
         texts = [row.document.text for row in judged]
-        z, beside = parts(models[protocol], texts, chosen.jobs)
-        lstm, linear = np.append(lstm, z), np.append(linear, beside)
+        z, beside, words = parts(models[protocol], texts, chosen.jobs)
+        lstm, linear, known = np.append(lstm, z), np.append(linear, beside), np.append(known, words)
         folds = np.append(folds, np.full(len(texts), int(protocol[-1])))
         for name, fit in BASELINES.items():
-            labels = [row.document.label == "spam" for row in known.train]
-            others[name] = np.append(others[name], fit([row.document.text for row in known.train], labels)(texts))
+            labels = [row.document.label == "spam" for row in one.train]
+            others[name] = np.append(others[name], fit([row.document.text for row in one.train], labels)(texts))
         test += judged
         print(f"{protocol}: {len(texts)} mails scored", file=sys.stderr, flush=True)
     spam = np.array([row.document.label == "spam" for row in test])
-    weights = np.array(balance(test))
-    kinds = np.array([kind(row) for row in test])
-    rule = choose(lstm, linear, spam, weights, kinds)
+    weights = np.array(balance(test, genre))
+    kinds = np.array([genre(row) for row in test])
+    rule = choose(lstm, linear, spam, weights, kinds, known)
     keys = np.array([row.document.key for row in test])
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(chosen.out.with_suffix(".npz"), keys=keys, lstm=lstm, linear=linear, folds=folds)
-    p, bands = nested(lstm, linear, others, spam, weights, kinds, folds)
+    np.savez_compressed(chosen.out.with_suffix(".npz"), keys=keys, lstm=lstm, linear=linear, folds=folds, known=known)
+    p, bands = nested(lstm, linear, others, spam, weights, kinds, folds, known)
     methods = {band.method: band.scores for band in bands}
     methods["ULMFiT"] = rule.probability(lstm, linear)  # P of five rules has no common scale for one threshold
     text = "\n".join((
@@ -141,20 +143,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen.out.write_text(json.dumps(asdict(rule), indent=1) + "\n")
 
 
-def parts(artifact: Artifact, texts: Sequence[str], jobs: int) -> tuple[Scores, Scores]:
-    """The logits of the LSTM, bounded, and of the linear part, on the int8 graph that ships; without one, 0."""
+def genre(row: Row) -> str:
+    """The kind of mail without its envelope: the newsletters and designs that were wrapped for a corpus are one kind
+    with the newsletters that came as such."""
+    name = kind(row)
+    return "modern/newsletter" if name.startswith("modern/wrapped-") else name
+
+
+def parts(artifact: Artifact, texts: Sequence[str], jobs: int) -> tuple[Scores, Scores, Scores]:
+    """The logits of the LSTM, bounded, and of the linear part, on the int8 graph that ships; without one, 0. And how
+    much of each text is in words that the model knows."""
     whole = logits(artifact, texts, jobs)
+    scorer = Scorer(artifact)
+    ids = [scorer.ids(text) for text in texts]
+    known = np.array([scorer.familiar(one) for one in ids], np.float64)
     found = linear_part(safetensors(artifact.read(WEIGHTS)))
     if not found:
-        return bounded(whole), np.zeros(len(texts))
+        return bounded(whole), np.zeros(len(texts)), known
     part, mix = found
-    scorer = Scorer(artifact)
-    beside = part.logits([scorer.ids(text).tolist() for text in texts])
-    return whole - mix * beside, beside
+    beside = part.logits([one.tolist() for one in ids])
+    return whole - mix * beside, beside, known
 
 
-def choose(lstm: Scores, linear: Scores, spam: Flags, weights: Scores, kinds: NDArray[np.str_]) -> Rule:
-    """The rule for these logits, with no hand in it: a logistic regression on both (Platt 1999), then the cutoffs."""
+def at_most_unsure(p: Scores, known: Scores | None) -> Scores:
+    """P(spam) as the bands take it: below every spam cutoff where the model knows too few of the words."""
+    return p if known is None else np.where(known < FAMILIAR, np.minimum(p, np.nextafter(LOWEST, 0)), p)
+
+
+def choose(
+    lstm: Scores,
+    linear: Scores,
+    spam: Flags,
+    weights: Scores,
+    kinds: NDArray[np.str_],
+    known: Scores | None = None,
+) -> Rule:
+    """The rule for these logits, with no hand in it: a logistic regression on both (Platt 1999), then the cutoffs.
+    `known`: how much of each text is in words that the model knows; all of it, if not given."""
     fit = LogisticRegression(C=100.0).fit(np.column_stack([lstm, linear]), spam, sample_weight=weights)
     a, beside = fit.coef_[0]
     if beside < 0:  # it says nothing that the LSTM does not
@@ -162,7 +187,7 @@ def choose(lstm: Scores, linear: Scores, spam: Flags, weights: Scores, kinds: ND
         a, beside = fit.coef_[0, 0], 0.0
     a = max(float(a), 1e-3)
     rule = Rule(float(beside) / a, a, float(fit.intercept_[0]), 0, 1)
-    ham_cutoff, spam_cutoff = cutoffs(rule.probability(lstm, linear), spam, weights, kinds)
+    ham_cutoff, spam_cutoff = cutoffs(at_most_unsure(rule.probability(lstm, linear), known), spam, weights, kinds)
     if spam_cutoff > HIGHEST:
         print(f"Good mail scores so high that spam_cutoff ends at {HIGHEST}, which more of it passes.", file=sys.stderr)
     return replace(rule, ham_cutoff=min(ham_cutoff, LOWEST), spam_cutoff=max(LOWEST, min(HIGHEST, spam_cutoff)))
@@ -191,20 +216,26 @@ def nested(
     weights: Scores,
     kinds: NDArray[np.str_],
     folds: Scores,
+    known: Scores | None = None,
 ) -> tuple[Scores, list[Bands]]:
-    """P(spam) of ULMFiT, and each method's bands, every fold by the rule of the other four."""
+    """P(spam) of ULMFiT, and each method's bands, every fold by the rule of the other four; ULMFiT's as it ships, of
+    texts in words it knows."""
     p = np.zeros(len(spam))
     methods: dict[str, Scores] = {"ULMFiT": p, "its LSTM alone": lstm, "its linear part alone": linear, **others}
     limits = {name: np.zeros((2, len(spam))) for name in methods}
     for fold in np.unique(folds):
         here, rest = folds == fold, folds != fold
-        rule = choose(lstm[rest], linear[rest], spam[rest], weights[rest], kinds[rest])
+        rule = choose(
+            lstm[rest], linear[rest], spam[rest], weights[rest], kinds[rest], None if known is None else known[rest]
+        )
         p[here] = rule.probability(lstm[here], linear[here])
         limits["ULMFiT"][:, here] = np.array([[rule.ham_cutoff], [rule.spam_cutoff]])
         for name, scores in methods.items():
             if name != "ULMFiT":
                 found = cutoffs(scores[rest], spam[rest], weights[rest], kinds[rest])
                 limits[name][:, here] = np.array([[min(found)], [found[1]]])
+    if known is not None:
+        limits["ULMFiT"][1, known < FAMILIAR] = np.inf
     return p, [Bands(name, scores, *limits[name]) for name, scores in methods.items()]
 
 

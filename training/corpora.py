@@ -39,13 +39,13 @@ WAY = {  # file → how to get it
     "modern_ham_c.tar.gz": _OWN,
     "modern_spam_a.tar.gz": _OWN,
 }
+MADE_ENVELOPE = re.compile("modern/(?:wrapped|text)-")  # made for the text, so that its header tells nothing
 _WRITERS = {
     "List-Id": r"<([^<>\s]+)>",
     "Mailing-List": r"list ([^\s;]+)",
     "X-Mailing-List": r"<([^<>\s]+)>",
     "From": r"@([^\s<>]+)",
 }
-_ENVELOPE = re.compile("modern/(?:wrapped|text)-")  # made for the text, so that its header tells nothing
 _ESCAPED = re.compile("[\udc80-\udcff]")  # a byte that is no UTF-8
 NAMES = ("enron", "spamassassin", "phishing", "modern_ham_a", "modern_ham_c", "modern_spam_a")
 
@@ -105,7 +105,7 @@ def cleaned(raw: Raw) -> Document:
     if isinstance(raw.content, bytes):
         mail = parse(raw.content)
         subject, message = mail.subject, mail.body
-        text = clean_text(subject, message) if _ENVELOPE.match(raw.source) else clean(mail)
+        text = clean_text(subject, message) if MADE_ENVELOPE.match(raw.source) else clean(mail)
     else:
         subject, message = map(printable, raw.content)
         text = clean_text(subject, message)

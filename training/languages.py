@@ -30,6 +30,7 @@ from training.figures import Count, table
 KEPT = Path(__file__).with_name("languages.jsonl")
 CONTROL = "English"
 HEAD = ("language", "good mail called spam", "good mail unsure", "median familiar", "spam called spam", "spam unsure")
+LINK = re.compile(r"https?://([a-z0-9.-]+[a-z])")
 ATTACHED = {  # kind → subtype, file name and content of what such mail carries beside its text
     "invitation": ("calendar", "invite.ics", "BEGIN:VCALENDAR\nVERSION:2.0\nEND:VCALENDAR\n"),
     "bounce": ("rfc822-headers", None, "From: me@example.com\nTo: you@example.org\n"),
@@ -79,9 +80,11 @@ def samples() -> list[Sample]:
 
 
 def message(sample: Sample) -> bytes:
-    """Return the sample as the raw mail that a server would deliver."""
+    """Return the sample as the raw mail that a server would deliver; good mail comes from where its links lead."""
     mail = EmailMessage()
-    mail["From"], mail["To"] = f"<{sample.kind}@example.org>", "<reader@example.com>"
+    link = LINK.search(sample.body)
+    host = link[1] if link and sample.label == "ham" else "example.org"
+    mail["From"], mail["To"] = f"{sample.kind.title()} <{sample.kind}@{host}>", "<reader@example.com>"
     mail["Subject"] = sample.subject
     mail["Date"], mail["Message-ID"] = "Tue, 06 May 2025 10:00:00 +0000", f"<{sample.kind}@mail.example.org>"
     if sample.kind == "advance-fee":

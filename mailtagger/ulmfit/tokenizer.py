@@ -9,7 +9,11 @@ import sentencepiece
 from numpy.typing import NDArray
 
 UNKNOWN, START, END, PAD = 0, 1, 2, 3
-STRUCTURE = ("xxattach", "xxhtmlonly", "xxhidden", "xxmismatch", "xxreplyto")  # facts beside the text; two of old
+LINKS = ("xxlinkown", "xxlinkmixed", "xxlinkelse")  # where they lead: the sender's domain, others too, others alone
+STRUCTURE = (  # facts beside the text, in the order of `clean.structure`
+    *("xxattach", "xxmismatch", "xxreplyto", *LINKS, "xxlinkip"),
+    *("xxnoname", "xxnoto", "xxtoself", "xxcaps", "xxpicture"),
+)
 DISGUISES = ("xxzero", "xxmixed", "xxspaced")  # words that were hidden from a filter
 MARKS = ("xxurl", "xxmail", "xxrep", "xxid", "xxlong", *STRUCTURE, *DISGUISES)
 SYMBOLS = (*MARKS, *(f"xxn{n}" for n in range(2, 9)))  # pieces of every tokeniser, with the ids after PAD
