@@ -183,7 +183,7 @@ def train() -> None:
     found, labels = texts(seed=0, count=2000)
     with tempfile.TemporaryDirectory() as aside:
         file = Path(aside) / artifact.TOKENIZER
-        tokenizer.train(found, file, vocabulary=1200, model="bpe")  # whole words, which are familiar
+        tokenizer.train(found, file, vocabulary=600, model="bpe")  # whole words, which are familiar
         pieces = tokenizer.load(file)
         ids = [tokenizer.cut(row) for row in pieces.encode(found)]
         wanted = torch.tensor(labels)
