@@ -136,7 +136,8 @@ def test_the_command_learns_what_the_model_cannot_know(
     mails.mkdir()
     rows = ["file,label"]
     for i in range(240):
-        (mails / f"{i}.eml").write_bytes((letter if i % 3 == 0 else campaign)(i))
+        prize = b"You have won a free prize! Click here to claim your bonus now.\n"  # spam to the tiny model, surely
+        (mails / f"{i}.eml").write_bytes(letter(i) if i % 3 == 0 else campaign(i) + prize)
         rows.append(f"{i}.eml,{'spam' if i % 3 == 0 else 'ham'}")  # a user of unusual taste
     (mails / "labels.csv").write_text("\n".join(rows) + "\n")
     model = tiny_model(tmp_path / "model")
