@@ -368,9 +368,10 @@ def _page(source: str) -> _Page:
             if _is_hidden(node):
                 hidden |= bool((node.text(deep=True) or "").strip())
                 enter = False
-            elif tag in ("a", "area") and len(links) < LINK_LIMIT:
+            elif tag in ("a", "area"):
                 mismatch |= _lies(node)
-                links.append((node.attributes.get("href") or "").strip())
+                if len(links) < LINK_LIMIT:
+                    links.append(node.attributes.get("href") or "")
             elif tag == "img" and not pictures:
                 pictures = _host(node.attributes.get("src") or "") != ""
             if tag in _BLOCKS:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailtagger.clean import clean
-from mailtagger.parse import SHORT, Mail, identify, parse
+from mailtagger.parse import LINK_LIMIT, SHORT, Mail, identify, parse
 
 TORTURE = Path(os.environ.get("MAILTAGGER_CORPORA", Path(__file__).parents[2] / "shared" / "corpora")) / "mime_torture"
 MAIL = (
@@ -60,6 +60,13 @@ def test_visible_styles_hide_nothing() -> None:
 def test_a_link_that_shows_another_host_is_noticed(target: str, lies: bool) -> None:
     """The text of a link names a host; its target's domain must be the same."""
     assert html(f"<a href='{target}'>www.bank.com</a>").mismatch is lies
+
+
+def test_a_lie_behind_many_links_is_noticed() -> None:
+    """Hosts are told of so many links; whether one lies is asked of each."""
+    many = "".join(f"<a href='http://h{i}.example'>x</a>" for i in range(LINK_LIMIT + 1))
+    mail = html(f"{many}<a href='http://evil.example'>www.bank.com</a>")
+    assert mail.mismatch and len(mail.hosts) == LINK_LIMIT
 
 
 def test_links_pictures_and_people_are_known() -> None:

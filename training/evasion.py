@@ -1,6 +1,6 @@
 """How much held-out spam is still caught in disguise: hidden, split and look-alike words, good words, pictures.
 
-    python -m training.evasion --model mailtagger/models/base-20261125 --write
+    python -m training.evasion --model build/models/base-YYYYMMDD --write
 
 Each message is written anew in each disguise, as raw mail, and goes the way of live mail: parse, clean, score, decide.
 TF-IDF + LinearSVC reads the same cleaned texts and calls as much validation ham spam as the model does; a blank text is
