@@ -1,7 +1,8 @@
-"""Templates → good mail of today, as shops, banks, schools and friends write it; made for training alone.
+"""Templates → mail of today: good, as shops, banks, schools and friends write it, and bad; made for training alone.
 
-What people get most, corpora have least: it is private, or nobody keeps it. `everyday.txt` has templates, all written
-for this; no person, firm or host in them exists. `everyday.json` has what fills them, a language's own list before the
+What people get most, corpora have least: it is private, or nobody keeps it. `everyday.txt` has good mail; `lures.txt`
+has what swindlers try in seven languages, of which corpora have little that is not English. All was written for this;
+no person, firm or host in it exists. `everyday.json` has what fills both, a language's own list before the
 common one. A template is a line with its kind and language, subjects after "=", and lines of text:
 
     ? line      stands in half of the mails
@@ -14,7 +15,7 @@ common one. A template is a line with its kind and language, subjects after "=",
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -22,8 +23,9 @@ from pathlib import Path
 from numpy.random import Generator, default_rng
 
 from mailtagger.clean import clean_text
+from mailtagger.ulmfit.tokenizer import LINKS, STRUCTURE
 from training.augment import where_links_lead
-from training.corpora import Document
+from training.corpora import Document, Label
 from training.splits import Row
 
 ENGLISH, OTHER = 3, 2  # how often a round over the templates has each of them: three mails in four are English
@@ -31,6 +33,7 @@ LISTS: dict[str, list[str]] = json.loads(Path(__file__).with_suffix(".json").rea
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 PAIRED = re.compile(r"<([^<>]*)>")
 _SLOT = re.compile(r"\{(\w+)\}")
+Facts = Callable[[str, bool, Generator], str]  # kind of mail, whether it shows a link → what stands below its text
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,21 @@ class Template:
         return cls(kind, language, subjects, tuple(line for line in rest if not line.startswith("= ")))
 
 
-TEMPLATES = tuple(
-    Template.read(block)
-    for block in Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").strip().split("\n\n")
-)
-_ROUND = [one for turn in range(ENGLISH) for one in TEMPLATES if one.language == "en" or turn < OTHER]
+Templates = tuple[Template, ...]
+
+
+def _read(name: str) -> Templates:
+    """The templates of a file beside this one."""
+    blocks = Path(__file__).with_name(name).read_text(encoding="utf-8").strip().split("\n\n")
+    return tuple(map(Template.read, blocks))
+
+
+TEMPLATES, LURES = _read("everyday.txt"), _read("lures.txt")
+FACTS = {  # of a lure, in the order of `clean.structure`: how many have it
+    **{"xxattach pdf": 0.04, "xxmismatch": 0.04, "xxreplyto": 0.12, "xxnoname": 0.15, "xxnoto": 0.15},
+    **{"xxtoself": 0.04, "xxcaps": 0.08},
+}
+LEADS = dict(zip((*LINKS, ""), (0.15, 0.05, 0.6, 0.2), strict=True))  # by where their links lead, if anywhere
 
 
 @dataclass
@@ -112,12 +125,11 @@ def alternatives(text: str) -> list[str]:
     return parts
 
 
-def everyday(count: int, seed: int) -> list[tuple[str, str]]:
+def everyday(count: int, seed: int, templates: Templates = TEMPLATES) -> list[tuple[str, str]]:
     """Subject and text of as many mails; each template comes in its turn, filled as the seed has it."""
     rng = default_rng(seed)
     mails = []
-    for i in range(count):
-        template = _of(i)
+    for template in _turns(templates, count):
         filling = _Filling(template.language, int(rng.integers(len(template.subjects))), rng)
         subject = filling.text(template.subjects[filling.subject])
         body = "\n".join(line.strip() for line in filling.lines(template.lines) if line.strip())
@@ -126,24 +138,44 @@ def everyday(count: int, seed: int) -> list[tuple[str, str]]:
 
 
 def rows(count: int, seed: int) -> list[Row]:
-    """The same as training rows, cleaned the way live mail is, each a group of its own."""
+    """Good mail as training rows, cleaned the way live mail is, each a group of its own."""
+    return _rows("everyday", TEMPLATES, count, seed, _firm_facts)
+
+
+def lures(count: int, seed: int) -> list[Row]:
+    """Bad mail likewise."""
+    return _rows("lures", LURES, count, seed, _lure_facts)
+
+
+def _rows(name: str, templates: Templates, count: int, seed: int, facts: Facts) -> list[Row]:
     rng = default_rng(seed + 1)
+    label: Label = "ham" if templates is TEMPLATES else "spam"
     found = []
-    for i, mail in enumerate(everyday(count, seed)):
-        key, kind = f"everyday/{seed}/{i}", _of(i).kind
-        text = _cleaned(mail, kind, rng)
-        found.append(Row(Document("everyday", f"modern/everyday-{kind}", key, "ham", text), key, "train"))
+    for i, (mail, template) in enumerate(zip(everyday(count, seed, templates), _turns(templates, count), strict=True)):
+        key, text = f"{name}/{seed}/{i}", clean_text(*mail)
+        text = f"{text} {facts(template.kind, 'xxurl' in text, rng)}".strip()
+        found.append(Row(Document(name, f"modern/{name}-{template.kind}", key, label, text), key, "train"))
     return found
 
 
-def _cleaned(mail: tuple[str, str], kind: str, rng: Generator) -> str:
-    """The text, and where its links lead: a friend's elsewhere, a firm's home for the most part; half of a firm's mails
-    that show no address have a button."""
-    text = clean_text(*mail)
+def _firm_facts(kind: str, links: bool, rng: Generator) -> str:
+    """Where the links of a good mail lead: a friend's elsewhere, a firm's home for the most part; half of a firm's
+    mails that show no address have a button."""
     if kind.startswith("life/"):
-        return f"{text} xxlinkelse" if "xxurl" in text else text
-    return f"{text} {where_links_lead(rng)}" if "xxurl" in text or rng.random() < 0.5 else text
+        return "xxlinkelse" if links else ""
+    return where_links_lead(rng) if links or rng.random() < 0.5 else ""
 
 
-def _of(i: int) -> Template:
-    return _ROUND[i % len(_ROUND)]
+def _lure_facts(kind: str, links: bool, rng: Generator) -> str:
+    """The facts of a lure, drawn by how many have each; behind the link that it shows, or behind a button."""
+    del kind
+    found = {fact for fact, share in FACTS.items() if rng.random() < share}
+    lead = str(rng.choice([*LEADS], p=[*LEADS.values()]))
+    found.add(lead or ("xxlinkelse" if links else ""))
+    return " ".join(sorted(found - {""}, key=lambda fact: STRUCTURE.index(fact.split()[0])))
+
+
+def _turns(templates: Templates, count: int) -> list[Template]:
+    """As many templates, round after round, those in English more often."""
+    whole = [one for turn in range(ENGLISH) for one in templates if one.language == "en" or turn < OTHER]
+    return [whole[i % len(whole)] for i in range(count)]

@@ -3,7 +3,7 @@
 Good commercial and automatic mail is scarce in corpora and common in life: templates are written again as other senders
 would fill them, more often in languages that corpora have mostly spam in, and everyday mail that no corpus has is made
 up, beside good mail of its time alone: a model of Enron learns from Enron. Spam is disguised, and padded with words of
-personal mail.
+personal mail; what swindlers write today, and in other languages than English, is made up likewise.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ import numpy as np
 
 from training.augment import disguised, padded, varied
 from training.balance import kind
+from training.everyday import lures
 from training.everyday import rows as everyday
 from training.labels import sound
 from training.splits import Row
@@ -25,7 +26,8 @@ PERSONAL = frozenset(("enron", "modern/list", "spamassassin/easy"))  # whose wor
 COPIES, COPIES_FOREIGN = 3, 8
 DISGUISED, PADDED = 0.15, 0.15  # of the spam
 ENGLISH = frozenset("the a of to in and for is you your this that with on we be are i it have not our from if".split())
-EVERYDAY = 2000  # mails: in their three kinds a seventh of the weight of good mail in `default`
+EVERYDAY = 3000  # mails: in their three kinds a seventh of the weight of good mail in `default`
+LURES = 2000  # mails: in their two kinds a sixth of the weight of spam
 SEED = 0
 
 
@@ -46,7 +48,7 @@ def examples(rows: Sequence[Row]) -> list[Row]:
             count = COPIES if english(text) else COPIES_FOREIGN
             copies += [_copy(row, varied(text, rng)) for _ in range(count)]
     modern = any(row.document.family == "modern" and row.document.label == "ham" for row in found)
-    return found + copies + (everyday(EVERYDAY, SEED) if modern else [])
+    return found + copies + (everyday(EVERYDAY, SEED) + lures(LURES, SEED) if modern else [])
 
 
 def english(text: str) -> bool:

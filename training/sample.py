@@ -2,7 +2,7 @@
 
     python -m training.sample
 
-Both parts are drawn from `default`: what is rehearsed from its training rows and everyday mail, the hold-out from its
+Both parts are drawn from `default`: what is rehearsed from its training rows and made-up mail, the hold-out from its
 validation rows, so that the packaged model has learned none of it, and the test rows stay what the tables of RESULTS.md
 are made on. One mail of each near-duplicate group, none with a label known to be wrong; ham and spam in fixed numbers,
 kinds of mail by the root of theirs as far as they go, and within a kind every source in turn.
@@ -25,8 +25,9 @@ from mailtagger.errors import MailtaggerError
 from mailtagger.replay import FILE
 from training import prepare
 from training.balance import kind
+from training.everyday import lures
 from training.everyday import rows as everyday
-from training.examples import EVERYDAY, SEED
+from training.examples import EVERYDAY, LURES, SEED
 from training.labels import sound
 from training.splits import Row, split
 
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = split("default", prepare.load(chosen.data))
     lines = [json.dumps({"cleaning": RULES_HASH, "about": "see training/sample.py"})]
     told: set[str] = set()  # two long mails may differ only where the model does not read
-    learned = [*rows.train, *everyday(EVERYDAY, SEED)]
+    learned = [*rows.train, *everyday(EVERYDAY, SEED), *lures(LURES, SEED)]
     for held_out, part, sizes in ((True, rows.valid, HELD_OUT), (False, learned, REHEARSED)):
         single = sound(part)
         for label, size in zip(("ham", "spam"), sizes, strict=True):
