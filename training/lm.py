@@ -124,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--general-minutes", type=float, default=60, help="0 leaves the stage out")
     options.add_argument("--mail-minutes", type=float, default=120, help="0 leaves the stage out")
     options.add_argument("--epochs", type=float, default=4, help="of each stage at most")
+    options.add_argument("--general-epochs", type=float, help="of general text at most, if not as many")
     options.add_argument("--general-characters", type=positive, default=30_000_000)
     options.add_argument("--size", choices=SIZES, default="compact", help="full: 400/1152×3, for a GPU")
     options.add_argument("--tokenizer", choices=tokenizers.KINDS, default="unigram", help="what a new tokeniser reads")
@@ -144,12 +145,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.smoke:
         smoke.begin()
         chosen.size, chosen.vocabulary, chosen.epochs = "tiny", 700, 1
+    if chosen.general_epochs is None:
+        chosen.general_epochs = chosen.epochs
     torch.set_num_threads(chosen.threads)
     torch.manual_seed(0)
     LM.mkdir(parents=True, exist_ok=True)
     plans = {  # refused here, before anything is read
-        stage: Schedule(minutes or 1, chosen.epochs, rate, bf16=chosen.bf16, shape=chosen.shape)
-        for stage, minutes, rate in ((GENERAL, chosen.general_minutes, 4e-3), (MAIL, chosen.mail_minutes, 3e-3))
+        stage: Schedule(minutes or 1, epochs, rate, bf16=chosen.bf16, shape=chosen.shape)
+        for stage, minutes, epochs, rate in (
+            (GENERAL, chosen.general_minutes, chosen.general_epochs, 4e-3),
+            (MAIL, chosen.mail_minutes, chosen.epochs, 3e-3),
+        )
     }
     if chosen.source and chosen.source[0] != "wt103":
         raise MailtaggerError(f"Nothing is known of a model {chosen.source[0]!r}.", "--from wt103 PATH is.")

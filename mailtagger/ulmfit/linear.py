@@ -1,8 +1,8 @@
 """A logistic regression on which pieces, pairs and triples of pieces a mail holds: the part of the classifier that
 keeps single telling words, which the LSTM's pooling forgets, and that learns from few examples.
 
-Binary TF-IDF with unit length, pairs and triples hashed (Weinberger et al. 2009, arXiv 0902.2206). The same arithmetic
-stands in the ONNX graph (`export`), on the same ids that the LSTM reads.
+Binary TF-IDF with unit length, but for texts of few terms, which are shorter; pairs and triples hashed (Weinberger et
+al. 2009, arXiv 0902.2206). The same arithmetic stands in the ONNX graph (`export`), on the same ids that the LSTM reads.
 """
 
 from collections.abc import Sequence
@@ -23,6 +23,7 @@ BUCKETS = 1 << 17  # for pairs and triples, behind one for each piece
 PAIR = (31_337, 8_191)
 TRIPLE = (65_537, 257_371, 131)
 LEAST = 3  # mails that a term stands in, to count
+SHORT = 32.0  # Euclidean length of TF-IDF, that of about 20 terms: who says less than this is not raised to unit length
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Linear:
     """Weights by term: logit = Σ weight / √Σ length + bias, each sum over the terms that a mail holds."""
 
     weight: Floats  # (vocabulary + BUCKETS,): coefficient times idf
-    length: Floats  # (vocabulary + BUCKETS,): idf²; 0 for terms that do not count
+    length: Floats  # (vocabulary + BUCKETS,): idf², idf in units of SHORT; 0 for terms that do not count
     bias: float
 
     def logits(self, documents: Sequence[Sequence[int]]) -> NDArray[np.float64]:
@@ -68,7 +69,7 @@ def fit(
     ends = np.cumsum([0, *map(len, found)])
     size = vocabulary + BUCKETS
     counts = np.bincount(columns, minlength=size)
-    idf = np.where(counts >= LEAST, np.log((1 + len(found)) / (1 + counts)) + 1, 0)
+    idf = np.where(counts >= LEAST, np.log((1 + len(found)) / (1 + counts)) + 1, 0) / SHORT
     values = idf[columns]
     mails = np.repeat(np.arange(len(found)), np.diff(ends))
     values /= np.sqrt(np.maximum(np.bincount(mails, values**2, len(found)), 1))[mails]
