@@ -65,14 +65,15 @@ build/corpora/about.json: mailtagger/clean.py mailtagger/parse.py | $(VENV)/trai
 	$(STAGE).prepare
 
 build/lm/complete: build/corpora/about.json
-	$(STAGE).lm --general-characters 45000000 --epochs 1 --general-minutes 600 --mail-minutes 600 --resume $(BF16)
+	$(STAGE).lm --general-characters 200000000 --general-epochs 1 --epochs 2 --dropout 0.2 --general-minutes 600 --mail-minutes 600 \
+		--resume $(BF16)
 	@touch $@
 
 build/models/cross-%/meta.json: build/lm/complete
-	$(STAGE).classifier cross:$* $(BF16) --out $(@D)
+	$(STAGE).classifier cross:$* --epochs 5 $(BF16) --out $(@D)
 
 build/models/base/meta.json: build/lm/complete
-	$(STAGE).classifier default $(BF16) --out $(@D)
+	$(STAGE).classifier default --epochs 5 $(BF16) --out $(@D)
 
 build/calibration.json: $(addsuffix /meta.json,$(FOLDS))
 	$(STAGE).calibrate $(addprefix --model ,$(FOLDS)) --write
