@@ -18,7 +18,7 @@ from mailtagger.ulmfit.tokenizer import PAD
 Floats = NDArray[np.float32]
 
 LINEAR = "linear."  # what its tensors are called in an artifact
-BOUND = 6.0  # what the LSTM may say at most where a linear part stands beside it: alone it is too sure of foreign mail
+BOUND = 6.0  # what the LSTM may say at most beside a linear part: alone it is too sure of foreign mail
 BUCKETS = 1 << 17  # for pairs and triples, behind one for each piece
 PAIR = (31_337, 8_191)
 TRIPLE = (65_537, 257_371, 131)
