@@ -1,8 +1,8 @@
 """A logistic regression on which pieces, pairs and triples of pieces a mail holds: the part of the classifier that
 keeps single telling words, which the LSTM's pooling forgets, and that learns from few examples.
 
-Binary TF-IDF with unit length, but for texts of few terms, which are shorter; pairs and triples hashed (Weinberger et
-al. 2009, arXiv 0902.2206). The same arithmetic stands in the ONNX graph (`export`), on the same ids that the LSTM reads.
+Binary TF-IDF with unit length, less for texts of few terms; pairs and triples hashed (Weinberger et al. 2009, arXiv
+0902.2206). The same arithmetic stands in the ONNX graph (`export`), on the same ids that the LSTM reads.
 """
 
 from collections.abc import Sequence
