@@ -65,7 +65,7 @@ build/corpora/about.json: mailtagger/clean.py mailtagger/parse.py | $(VENV)/trai
 	$(STAGE).prepare
 
 build/lm/complete: build/corpora/about.json
-	$(STAGE).lm --general-characters 200000000 --general-epochs 1 --epochs 2 --dropout 0.2 --general-minutes 600 --mail-minutes 600 \
+	$(STAGE).lm --general-characters 200000000 --general-epochs 1.35 --epochs 2 --dropout 0.2 --general-minutes 600 --mail-minutes 600 \
 		--resume $(BF16)
 	@touch $@
 
