@@ -44,7 +44,7 @@ def test_templates_come_again_as_others_would_fill_them() -> None:
 
 def test_some_spam_is_disguised_and_some_padded() -> None:
     """Copies of spam stay spam; some hold the tokens of disguised words, some the words of good mail."""
-    copies = [r for r in examples(rows()) if r.document.label == "spam"][200:]
+    copies = [r for r in examples(rows()) if r.document.label == "spam" and r.document.corpus != "lures"][200:]
     assert 30 < len(copies) < 90
     texts = [r.document.text for r in copies]
     assert any("gas report" in text for text in texts)
