@@ -166,9 +166,8 @@ def _firm_facts(kind: str, links: bool, rng: Generator) -> str:
     return where_links_lead(rng) if links or rng.random() < 0.5 else ""
 
 
-def _lure_facts(kind: str, links: bool, rng: Generator) -> str:
+def _lure_facts(_kind: str, links: bool, rng: Generator) -> str:
     """The facts of a lure, drawn by how many have each; behind the link that it shows, or behind a button."""
-    del kind
     found = {fact for fact, share in FACTS.items() if rng.random() < share}
     lead = str(rng.choice([*LEADS], p=[*LEADS.values()]))
     found.add(lead or ("xxlinkelse" if links else ""))
