@@ -8,7 +8,7 @@ that comes out is in the normal form of `clean`: its rules change nothing more i
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from numpy.random import Generator
@@ -150,7 +150,12 @@ def _other_facts(facts: Sequence[str], rng: Generator) -> list[str]:
         come.append(where_links_lead(rng))
     if not facts and rng.random() < 0.1:
         come.append("xxattach pdf")
-    return sorted((*kept, *come), key=lambda fact: STRUCTURE.index(fact.split()[0]))
+    return in_order((*kept, *come))
+
+
+def in_order(facts: Iterable[str]) -> list[str]:
+    """Facts of structure in the order of `clean.structure`."""
+    return sorted(facts, key=lambda fact: STRUCTURE.index(fact.split()[0]))
 
 
 def where_links_lead(rng: Generator) -> str:

@@ -23,12 +23,12 @@ from pathlib import Path
 from numpy.random import Generator, default_rng
 
 from mailtagger.clean import clean_text
-from mailtagger.ulmfit.tokenizer import LINKS, STRUCTURE
-from training.augment import where_links_lead
+from mailtagger.ulmfit.tokenizer import LINKS
+from training.augment import in_order, where_links_lead
 from training.corpora import Document, Label
 from training.splits import Row
 
-ENGLISH, OTHER = 3, 2  # how often a round over the templates has each of them: three mails in four are English
+ENGLISH, OTHER = 3, 2  # how often a round has each template: of good mail three in four are English, of bad two in three
 LISTS: dict[str, list[str]] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 PAIRED = re.compile(r"<([^<>]*)>")
@@ -47,7 +47,7 @@ class Template:
 
     @classmethod
     def read(cls, block: str) -> "Template":
-        """The template that a block of `everyday.txt` describes."""
+        """The template that a block of such a file describes."""
         head, *rest = block.splitlines()
         kind, language = head.split()
         subjects = tuple(line[2:] for line in rest if line.startswith("= "))
@@ -64,7 +64,7 @@ def _read(name: str) -> Templates:
 
 
 TEMPLATES, LURES = _read("everyday.txt"), _read("lures.txt")
-FACTS = {  # of a lure, in the order of `clean.structure`: how many have it
+FACTS = {  # of a lure: how many have it
     **{"xxattach pdf": 0.04, "xxmismatch": 0.04, "xxreplyto": 0.12, "xxnoname": 0.15, "xxnoto": 0.15},
     **{"xxtoself": 0.04, "xxcaps": 0.08},
 }
@@ -139,17 +139,16 @@ def everyday(count: int, seed: int, templates: Templates = TEMPLATES) -> list[tu
 
 def rows(count: int, seed: int) -> list[Row]:
     """Good mail as training rows, cleaned the way live mail is, each a group of its own."""
-    return _rows("everyday", TEMPLATES, count, seed, _firm_facts)
+    return _rows("everyday", "ham", TEMPLATES, _firm_facts, count, seed)
 
 
 def lures(count: int, seed: int) -> list[Row]:
     """Bad mail likewise."""
-    return _rows("lures", LURES, count, seed, _lure_facts)
+    return _rows("lures", "spam", LURES, _lure_facts, count, seed)
 
 
-def _rows(name: str, templates: Templates, count: int, seed: int, facts: Facts) -> list[Row]:
+def _rows(name: str, label: Label, templates: Templates, facts: Facts, count: int, seed: int) -> list[Row]:
     rng = default_rng(seed + 1)
-    label: Label = "ham" if templates is TEMPLATES else "spam"
     found = []
     for i, (mail, template) in enumerate(zip(everyday(count, seed, templates), _turns(templates, count), strict=True)):
         key, text = f"{name}/{seed}/{i}", clean_text(*mail)
@@ -171,7 +170,7 @@ def _lure_facts(_kind: str, links: bool, rng: Generator) -> str:
     found = {fact for fact, share in FACTS.items() if rng.random() < share}
     lead = str(rng.choice([*LEADS], p=[*LEADS.values()]))
     found.add(lead or ("xxlinkelse" if links else ""))
-    return " ".join(sorted(found - {""}, key=lambda fact: STRUCTURE.index(fact.split()[0])))
+    return " ".join(in_order(found - {""}))
 
 
 def _turns(templates: Templates, count: int) -> list[Template]:

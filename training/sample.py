@@ -25,9 +25,7 @@ from mailtagger.errors import MailtaggerError
 from mailtagger.replay import FILE
 from training import prepare
 from training.balance import kind
-from training.everyday import lures
-from training.everyday import rows as everyday
-from training.examples import EVERYDAY, LURES, SEED
+from training.examples import made_up
 from training.labels import sound
 from training.splits import Row, split
 
@@ -48,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = split("default", prepare.load(chosen.data))
     lines = [json.dumps({"cleaning": RULES_HASH, "about": "see training/sample.py"})]
     told: set[str] = set()  # two long mails may differ only where the model does not read
-    learned = [*rows.train, *everyday(EVERYDAY, SEED), *lures(LURES, SEED)]
+    learned = [*rows.train, *made_up()]
     for held_out, part, sizes in ((True, rows.valid, HELD_OUT), (False, learned, REHEARSED)):
         single = sound(part)
         for label, size in zip(("ham", "spam"), sizes, strict=True):
