@@ -28,7 +28,7 @@ from training.augment import in_order, where_links_lead
 from training.corpora import Document, Label
 from training.splits import Row
 
-ENGLISH, OTHER = 3, 2  # how often a round has each template: of good mail three in four are English, of bad two in three
+ENGLISH, OTHER = 3, 2  # how often a round has each: of good mail three in four are English, of bad two in three
 LISTS: dict[str, list[str]] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 PAIRED = re.compile(r"<([^<>]*)>")
